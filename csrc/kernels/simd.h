@@ -1,0 +1,224 @@
+// Vectors as wide as the instruction set that the file is compiled for (see FV_ISA), on the vector extensions of GCC
+// and Clang. The only file with intrinsics: where the extensions have no word for an instruction.
+#pragma once
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "common.h"
+
+namespace fastvision {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+
+// The compiler's vector of A, and of the integers that comparing two of them gives.
+template <class A>
+struct RawVector;
+template <>
+struct RawVector<float> {
+  typedef float type __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t mask __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct RawVector<double> {
+  typedef double type __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t mask __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct RawVector<int32_t> {
+  typedef int32_t type __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t mask __attribute__((vector_size(kVectorBytes)));
+};
+
+// The instruction set is part of the type, so that code for two of them never shares a symbol.
+template <class A, class Isa>
+struct VecOf {
+  static constexpr int kLanes = kVectorBytes / int(sizeof(A));
+  using Raw = typename RawVector<A>::type;
+  Raw raw;
+
+  VecOf() = default;
+  FV_HD VecOf(Raw r) : raw(r) {}
+  FV_HD VecOf(A scalar) : raw(scalar - Raw{}) {}
+
+  static FV_HD VecOf load(const A* p) {
+    VecOf v;
+    memcpy(&v.raw, p, sizeof v.raw);
+    return v;
+  }
+  FV_HD void store(A* p) const { memcpy(p, &raw, sizeof raw); }
+  FV_HD A operator[](int lane) const { return raw[lane]; }
+
+  friend FV_HD VecOf operator+(VecOf a, VecOf b) { return a.raw + b.raw; }
+  friend FV_HD VecOf operator-(VecOf a, VecOf b) { return a.raw - b.raw; }
+  friend FV_HD VecOf operator*(VecOf a, VecOf b) { return a.raw * b.raw; }
+  friend FV_HD VecOf operator/(VecOf a, VecOf b) { return a.raw / b.raw; }
+  friend FV_HD VecOf operator-(VecOf a) { return -a.raw; }
+};
+template <class A>
+using Vec = VecOf<A, FV_ISA>;
+
+// The result of a comparison: all bits of a lane set, or none.
+template <class A, class Isa>
+struct MaskOf {
+  using Raw = typename RawVector<A>::mask;
+  Raw raw;
+
+  FV_HD bool operator[](int lane) const { return raw[lane] != 0; }
+  friend FV_HD MaskOf both(MaskOf a, MaskOf b) { return {a.raw & b.raw}; }
+  friend FV_HD MaskOf operator!(MaskOf a) { return {~a.raw}; }
+};
+template <class A, class Isa>
+FV_HD MaskOf<A, Isa> operator<(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return {a.raw < b.raw};
+}
+template <class A, class Isa>
+FV_HD MaskOf<A, Isa> operator>(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return {a.raw > b.raw};
+}
+template <class A, class Isa>
+FV_HD MaskOf<A, Isa> operator<=(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return {a.raw <= b.raw};
+}
+template <class A, class Isa>
+FV_HD MaskOf<A, Isa> operator>=(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return {a.raw >= b.raw};
+}
+template <class A, class Isa>
+FV_HD MaskOf<A, Isa> operator==(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return {a.raw == b.raw};
+}
+
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> select(MaskOf<A, Isa> m, VecOf<A, Isa> yes, VecOf<A, Isa> no) {
+  return m.raw ? yes.raw : no.raw;
+}
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> min_of(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return b.raw < a.raw ? b.raw : a.raw;
+}
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> max_of(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+  return a.raw < b.raw ? b.raw : a.raw;
+}
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> abs_of(VecOf<A, Isa> a) {
+  return a.raw < A(0) ? -a.raw : a.raw;
+}
+
+// One bit per lane.
+template <class A, class Isa>
+FV_HD uint32_t bits(MaskOf<A, Isa> m) {
+#if defined(__AVX512DQ__)
+  if constexpr (sizeof(A) == 4) return _mm512_movepi32_mask(__m512i(m.raw));
+  else return _mm512_movepi64_mask(__m512i(m.raw));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == 4) return uint32_t(_mm256_movemask_ps(__m256(m.raw)));
+  else return uint32_t(_mm256_movemask_pd(__m256d(m.raw)));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(A) == 4) return uint32_t(_mm_movemask_ps(__m128(m.raw)));
+  else return uint32_t(_mm_movemask_pd(__m128d(m.raw)));
+#else
+  uint32_t r = 0;
+  for (int i = 0; i < VecOf<A, Isa>::kLanes; ++i) r |= uint32_t(m.raw[i] != 0) << i;
+  return r;
+#endif
+}
+template <class A, class Isa>
+FV_HD bool any(MaskOf<A, Isa> m) {
+  return bits(m) != 0;
+}
+
+// a * b + c, rounded once where the instruction set can.
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> multiply_add(VecOf<A, Isa> a, VecOf<A, Isa> b, VecOf<A, Isa> c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4) return _mm512_fmadd_ps(a.raw, b.raw, c.raw);
+  else return _mm512_fmadd_pd(a.raw, b.raw, c.raw);
+#elif defined(__FMA__)
+  if constexpr (sizeof(A) == 4) return _mm256_fmadd_ps(a.raw, b.raw, c.raw);
+  else return _mm256_fmadd_pd(a.raw, b.raw, c.raw);
+#elif defined(__aarch64__)
+  if constexpr (sizeof(A) == 4) return vfmaq_f32(c.raw, a.raw, b.raw);
+  else return vfmaq_f64(c.raw, a.raw, b.raw);
+#else
+  return a.raw * b.raw + c.raw;
+#endif
+}
+
+template <class A, class Isa>
+FV_HD A sum_of(VecOf<A, Isa> v) {  // a tree of fixed shape
+  A lanes[VecOf<A, Isa>::kLanes];
+  v.store(lanes);
+  for (int step = VecOf<A, Isa>::kLanes / 2; step; step /= 2)
+    for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+  return lanes[0];
+}
+
+// Loads and stores of storage type T as vectors of its accumulation type.
+template <class T>
+FV_HD Vec<Accum<T>> load_vector(const T* p) {
+  using V = Vec<Accum<T>>;
+  if constexpr (sizeof(T) == sizeof(Accum<T>)) {
+    return V::load(p);
+  } else {
+    V v;
+#if defined(__AVX512F__)
+    const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    if constexpr (T::kExponentBits == 5) v.raw = _mm512_cvtph_ps(u);
+    else v.raw = __m512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
+#elif defined(__AVX2__)
+    const __m128i u = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    if constexpr (T::kExponentBits == 5) v.raw = _mm256_cvtph_ps(u);
+    else v.raw = __m256(_mm256_slli_epi32(_mm256_cvtepu16_epi32(u), 16));
+#else
+    for (int i = 0; i < V::kLanes; ++i) v.raw[i] = to_accum(p[i]);
+#endif
+    return v;
+  }
+}
+template <class T>
+FV_HD void store_vector(T* p, Vec<Accum<T>> v) {
+  if constexpr (sizeof(T) == sizeof(Accum<T>)) {
+    v.store(p);
+  } else {
+#if defined(__AVX512F__)
+    if constexpr (T::kExponentBits == 5) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, v.raw, _MM_FROUND_TO_NEAREST_INT));
+      return;
+    }
+#elif defined(__AVX2__)
+    if constexpr (T::kExponentBits == 5) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
+      return;
+    }
+#endif
+    float lanes[Vec<float>::kLanes];
+    v.store(lanes);
+    for (int i = 0; i < Vec<float>::kLanes; ++i) p[i] = from_accum<T>(lanes[i]);
+  }
+}
+// The first n lanes; the others are zero.
+template <class T>
+FV_HD Vec<Accum<T>> load_vector(const T* p, int64_t n) {
+  T lanes[Vec<Accum<T>>::kLanes] = {};
+  memcpy(lanes, p, size_t(n) * sizeof(T));
+  return load_vector(lanes);
+}
+template <class T>
+FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
+  T lanes[Vec<Accum<T>>::kLanes];
+  store_vector(lanes, v);
+  memcpy(p, lanes, size_t(n) * sizeof(T));
+}
+
+}  // namespace fastvision

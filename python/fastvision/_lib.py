@@ -1,0 +1,147 @@
+"""Loads the native library ``_C`` and wraps its ops. Imported first, so that nothing half-works without it."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+MINIMUM_TORCH = (2, 10)
+
+
+def _load(path: str | None) -> str:
+    found = tuple(int(n) for n in re.findall(r"\d+", torch.__version__)[:2])
+    if found < MINIMUM_TORCH:
+        raise ImportError(
+            f"fastvision needs torch >= {MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}, found {torch.__version__}: "
+            "pip install --upgrade torch"
+        )
+    if path is None or not os.path.isfile(path):
+        where = path or os.path.join(os.path.dirname(__file__), "_C.so")
+        raise ImportError(
+            f"fastvision's native library is missing: {where}. Reinstall with "
+            "'pip install --force-reinstall --no-deps fastvision'; 'fastvision doctor' shows the installation."
+        )
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        raise ImportError(
+            f"fastvision's native library cannot be loaded: {path}: {error}. It was built for torch >= "
+            f"{MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}, this is torch {torch.__version__} (CUDA {torch.version.cuda}). "
+            "Reinstall with 'pip install --force-reinstall --no-deps fastvision'; 'fastvision doctor' shows the "
+            "installation."
+        ) from error
+    return path
+
+
+def _library_path() -> str | None:
+    spec = importlib.util.find_spec("fastvision._C")  # also finds it in an editable installation
+    return spec.origin if spec else None
+
+
+LIBRARY_PATH = _load(_library_path())
+# Tests also load the CUDA kernels compiled for the CPU (csrc/emulator); no installation has them.
+EMULATED_PATH = os.environ.get("FASTVISION_EMULATED")
+NAMESPACES = ("fastvision", "fastvision_emulated") if EMULATED_PATH else ("fastvision",)
+if EMULATED_PATH:
+    _load(EMULATED_PATH)
+
+
+def build_info() -> dict[str, str]:
+    """What the native library was built with and what it uses on this machine, as shown by ``fastvision info``."""
+    info = dict(line.split("=", 1) for line in torch.ops.fastvision.build_info().splitlines())
+    return info | {"library": LIBRARY_PATH}
+
+
+def has_cuda() -> bool:
+    """Whether CUDA tensors can be used: CUDA kernels are inside the library and torch sees a device."""
+    return bool(build_info()["cuda"]) and torch.cuda.is_available()
+
+
+def translate(error: RuntimeError) -> Exception:
+    """The Python exception for an error of a native op, whose text reads ``op: argument: expected ..., got ...``."""
+    text = str(error)
+    if ": out of memory: " in text:
+        return torch.OutOfMemoryError(text)
+    if re.match(r"\w+: [\w ]+: expected dtype ", text):
+        return TypeError(text)
+    if re.match(r"\w+: [\w ]+: expected ", text):
+        return ValueError(text)
+    schema = re.search(
+        r"::(\w+)\(\) Expected a value of type '([^']*)' for argument '(\w+)' but instead found type '([^']*)'", text
+    )
+    if schema:
+        op, expected, argument, got = schema.groups()
+        return TypeError(f"{op}: {argument}: expected {expected}, got {got}")
+    return error
+
+
+class Op:
+    """A native op. Calls it in the active library and raises its errors as TypeError or ValueError."""
+
+    _all: list["Op"] = []
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.overload = getattr(torch.ops.fastvision, name).default
+        Op._all.append(self)
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            return self.overload(*args)
+        except RuntimeError as error:
+            raise translate(error) from None
+
+
+def use_namespace(namespace: str) -> None:
+    """Make every op call the library of this namespace. For tests."""
+    for op in Op._all:
+        op.overload = getattr(getattr(torch.ops, namespace), op.name).default
+
+
+def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: the shape and dtype of an op's result, and the same checks as the native op."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for namespace in NAMESPACES:
+            torch.library.register_fake(f"{namespace}::{name}", function)
+        return function
+
+    return register
+
+
+def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
+    for namespace in NAMESPACES:
+        torch.library.register_autograd(f"{namespace}::{name}", backward, setup_context=setup_context)
+
+
+def register_no_gradient(name: str) -> None:
+    """Differentiating through this op is an error that says so, never a silent zero."""
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(f"{name}: this op has no gradient")
+
+    register_autograd(name, backward)
+
+
+def register_batch_vmap(name: str, tensors: int) -> None:
+    """vmap rule of an op whose first ``tensors`` arguments take leading batch dimensions themselves."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        moved = [
+            arg.unsqueeze(0).expand(info.batch_size, *arg.shape) if dim is None else arg.movedim(dim, 0)
+            for arg, dim in zip(args[:tensors], in_dims[:tensors])
+        ]
+        result = Op(name)(*moved, *args[tensors:])
+        return result, tuple(0 for _ in result) if isinstance(result, tuple) else 0
+
+    for namespace in NAMESPACES:
+        torch.library.register_vmap(f"{namespace}::{name}", rule)
+
+
+def check(ok: Any, *parts: Any) -> None:
+    """For fake kernels: the error that the native op would raise."""
+    if not ok:
+        raise RuntimeError("".join(str(part) for part in parts))

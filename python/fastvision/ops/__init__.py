@@ -1,0 +1,6 @@
+"""Functions on boxes, regions, masks and features. Names that torchvision.ops has keep its signatures."""
+
+from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .device_errors import device_errors
+
+__all__ = ["box_iou", "complete_box_iou", "device_errors", "distance_box_iou", "generalized_box_iou"]

@@ -1,0 +1,91 @@
+"""What op tests share: backends, tolerances, inputs that break things."""
+
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastvision import _lib
+
+# Absolute and relative error allowed against the float64 reference of the same inputs.
+TOLERANCES = {
+    torch.float64: (1e-10, 1e-9),
+    torch.float32: (1e-5, 1e-5),
+    torch.float16: (4e-3, 4e-3),
+    torch.bfloat16: (1.6e-2, 1.6e-2),
+}
+ALL_DTYPES = list(TOLERANCES)
+seeds = st.integers(0, 2**32 - 1)
+# Sizes around the tiles of the kernels, empty included.
+few = st.sampled_from([0, 1, 2, 3, 5, 8, 17, 31, 32, 33, 63, 64, 65])
+
+
+class Backend:
+    """One way to run the ops: their CPU kernels, their CUDA kernels on the CPU, or their CUDA kernels on a GPU."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.device = "cuda" if name == "cuda" else "cpu"
+        self.namespace = "fastvision_emulated" if name == "emulated" else "fastvision"
+        self.ops = getattr(torch.ops, self.namespace)
+
+    def __enter__(self) -> "Backend":
+        _lib.use_namespace(self.namespace)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _lib.use_namespace("fastvision")
+        self.vary(None)
+
+    def vary(self, seed: int | None) -> torch.Generator:
+        """Draw how the backend runs (thread order and copies, or instruction set); returns a generator of inputs."""
+        if self.name == "emulated":
+            order = ("forward", "reverse", "random", "random")[(seed or 0) % 4]
+            self.ops.configure_emulator(order, seed or 0, (seed or 0) // 4 % 2 == 0)
+        elif self.name == "cpu":
+            best = _lib.build_info()["cpu_isa_best"]
+            known = ("baseline", "avx2", "avx512")
+            usable = known[: known.index(best) + 1]
+            self.ops.set_cpu_isa(best if seed is None else usable[seed % len(usable)])
+        return torch.Generator().manual_seed(seed or 0)
+
+
+def assert_close(actual: Tensor, expected: Tensor, scale: float = 1.0) -> None:
+    """Compare with a float64 reference, by the tolerance of the actual dtype."""
+    absolute, relative = TOLERANCES[actual.dtype]
+    torch.testing.assert_close(
+        actual.double().cpu(), expected.double().cpu(), atol=absolute * scale, rtol=relative * scale, equal_nan=True
+    )
+
+
+def random_boxes(g: torch.Generator, *shape: int, size: float = 16.0, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Boxes of all kinds: mostly ordinary, some inverted, degenerate, equal to a neighbour, tiny or far away."""
+    corner = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * size
+    sides = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * size / 2
+    kind = torch.rand(*shape, 1, generator=g)
+    sides = torch.where(kind < 0.08, -sides, sides)
+    sides = torch.where((kind >= 0.08) & (kind < 0.16), sides * torch.tensor([0.0, 1.0]), sides)
+    corner = torch.where((kind >= 0.16) & (kind < 0.2), corner + 1000, corner)
+    boxes = torch.cat([corner, corner + sides], -1)
+    if shape[-1] > 1:
+        boxes = torch.where((kind >= 0.2) & (kind < 0.3), boxes.roll(1, -2), boxes)
+    return boxes.to(dtype)
+
+
+LAYOUTS = ("contiguous", "strided", "shifted", "transposed")
+
+
+def lay_out(t: Tensor, layout: str) -> Tensor:
+    """The same values in other memory: every second element, off alignment, or dimensions in another order."""
+    if layout == "strided":
+        wide = t.new_full((*t.shape[:-1], 2 * t.shape[-1]), torch.nan)
+        wide[..., ::2] = t
+        return wide[..., ::2]
+    if layout == "shifted":
+        flat = t.new_full((t.numel() + 1,), torch.nan)
+        flat[1:] = t.flatten()
+        return flat[1:].view(t.shape)
+    if layout == "transposed" and t.dim() > 1:
+        return t.transpose(0, -1).contiguous().transpose(0, -1)
+    return t
