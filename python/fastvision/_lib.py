@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 MINIMUM_TORCH = (2, 10)
 
@@ -79,20 +80,43 @@ def translate(error: RuntimeError) -> Exception:
 
 
 class Op:
-    """A native op. Calls it in the active library and raises its errors as TypeError or ValueError."""
+    """A native op. Calls it in the active library and raises its errors as TypeError or ValueError.
+
+    In eager mode this goes around the Python autograd kernel of torch.library, which costs more than a small op: straight
+    to the backend where nothing needs a gradient, else through an autograd.Function of the same formulas.
+    """
 
     _all: list["Op"] = []
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.overload = getattr(torch.ops.fastvision, name).default
+        self.differentiable: type[torch.autograd.Function] | None = None
         Op._all.append(self)
 
     def __call__(self, *args: Any) -> Any:
         try:
-            return self.overload(*args)
+            if torch.compiler.is_compiling():
+                return self.overload(*args)
+            functorch = torch._C._functorch.peek_interpreter_stack()
+            if functorch or forward_ad._current_level >= 0:
+                self._refuse_tangents(functorch, args)
+                if functorch:
+                    return self.overload(*args)
+            if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+                return self.differentiable.apply(*args)
+            with torch._C._AutoDispatchBelowAutograd():
+                return self.overload(*args)
         except RuntimeError as error:
             raise translate(error) from None
+
+    def _refuse_tangents(self, functorch: Any, args: tuple[Any, ...]) -> None:
+        """torch drops the tangents of an op without forward-mode formula; an error is better."""
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+        jvp = functorch and functorch.key() == torch._C._functorch.TransformType.Jvp
+        for a in args if self.differentiable else ():
+            if isinstance(a, torch.Tensor) and (wrapped(a) if jvp else forward_ad.unpack_dual(a).tangent is not None):
+                raise RuntimeError(f"{self.name}: forward-mode AD is not supported")
 
 
 def use_namespace(namespace: str) -> None:
@@ -112,21 +136,33 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return register
 
 
-def register_autograd(name: str, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
+def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
     for namespace in NAMESPACES:
-        torch.library.register_autograd(f"{namespace}::{name}", backward, setup_context=setup_context)
+        torch.library.register_autograd(f"{namespace}::{op.name}", backward, setup_context=setup_context)
+    if any("[]" in str(argument.type) for argument in op.overload._schema.arguments if "Tensor" in str(argument.type)):
+        return  # autograd.Function takes no lists of tensors
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            result = op.overload(*args)
+        if setup_context:
+            setup_context(ctx, args, result)
+        return result
+
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    op.differentiable = type(f"{op.name}_function", (torch.autograd.Function,), functions)
 
 
-def register_no_gradient(name: str) -> None:
+def register_no_gradient(op: Op) -> None:
     """Differentiating through this op is an error that says so, never a silent zero."""
 
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(f"{name}: this op has no gradient")
+        raise RuntimeError(f"{op.name}: this op has no gradient")
 
-    register_autograd(name, backward)
+    register_autograd(op, backward)
 
 
-def register_batch_vmap(name: str, tensors: int) -> None:
+def register_batch_vmap(op: Op, tensors: int) -> None:
     """vmap rule of an op whose first ``tensors`` arguments take leading batch dimensions themselves."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -134,11 +170,11 @@ def register_batch_vmap(name: str, tensors: int) -> None:
             arg.unsqueeze(0).expand(info.batch_size, *arg.shape) if dim is None else arg.movedim(dim, 0)
             for arg, dim in zip(args[:tensors], in_dims[:tensors])
         ]
-        result = Op(name)(*moved, *args[tensors:])
+        result = op(*moved, *args[tensors:])
         return result, tuple(0 for _ in result) if isinstance(result, tuple) else 0
 
     for namespace in NAMESPACES:
-        torch.library.register_vmap(f"{namespace}::{name}", rule)
+        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
 
 
 def check(ok: Any, *parts: Any) -> None:

@@ -119,10 +119,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad1, grad2, None, None, None
 
 
-_lib.register_autograd("box_iou", _backward, _setup_context)
-_lib.register_no_gradient("box_iou_backward")
-_lib.register_batch_vmap("box_iou", 2)
-_lib.register_batch_vmap("box_iou_backward", 3)
+_lib.register_autograd(_op, _backward, _setup_context)
+_lib.register_no_gradient(_backward_op)
+_lib.register_batch_vmap(_op, 2)
+_lib.register_batch_vmap(_backward_op, 3)
 
 
 def box_iou_reference(boxes1: Tensor, boxes2: Tensor, *, aligned: bool = False) -> Tensor:
