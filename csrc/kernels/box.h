@@ -118,7 +118,7 @@ FV_HD A divide_or_zero(A a, A b) {
 // Intersection over union of a pair whose union is not a normal number: 0 if a coordinate is not finite or the union
 // is empty, otherwise right to the last digits at any scale.
 template <class A>
-static FV_COLD A careful_iou(const Box<A>& a, const Box<A>& b) {
+static FV_COLD A careful_iou(Box<A> a, Box<A> b) {
   const BoxPair p = careful_pair(a, b);
   if (!p.finite) return A(0);
   const double inter = area(intersection(p.a, p.b));

@@ -61,7 +61,7 @@ FV_HD IouTerm<A> iou_term(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
 
 // One pair, whatever its coordinates. Not finite: 0. Empty union: the overlap counts as 0.
 template <IouKind kKind, class A>
-static FV_COLD A careful_iou_term(const Box<A>& a, const Box<A>& b, double eps) {
+static FV_COLD A careful_iou_term(Box<A> a, Box<A> b, double eps) {
   const BoxPair p = careful_pair(a, b);
   if (!p.finite) return A(0);
   const double inter = area(intersection(p.a, p.b)), uni = area(p.a) + area(p.b) - inter;
@@ -152,7 +152,7 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
 
 // The gradient of any pair of finite boxes is finite; of any other, zero.
 template <IouKind kKind, class A>
-static FV_COLD Box<A> careful_iou_gradient(const Box<A>& a, const Box<A>& b, double eps) {
+static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps) {
   const BoxPair p = careful_pair(a, b);
   if (!p.finite) return {};
   const Box<double> d = iou_gradient<kKind>(p.a, p.b, diagonal_angle(p.a), diagonal_angle(p.b),

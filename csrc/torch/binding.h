@@ -10,6 +10,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -171,13 +172,40 @@ inline Tensor dense(const Tensor& t, MemoryFormat format = MemoryFormat::Contigu
   return torch::stable::clone(c);
 }
 
+// Calls an op of torch by name. Arguments are passed as the schema has them.
+template <int kResults, class... Args>
+std::array<Tensor, kResults> call_torch(const char* op, const char* overload, const Args&... args) {
+  std::array<StableIValue, (sizeof...(Args) > kResults ? sizeof...(Args) : kResults)> stack{
+      torch::stable::detail::from(args)...};
+  if (torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION) != TORCH_SUCCESS)
+    fail("fastvision: torch's ", op, " failed");
+  std::array<Tensor, kResults> results;
+  for (int i = 0; i < kResults; ++i) results[i] = torch::stable::detail::to<Tensor>(stack[i]);
+  return results;
+}
+
+// Values and indices of a stable sort along the last dimension.
+inline std::array<Tensor, 2> sort(const Tensor& t, bool descending) {
+  return call_torch<2>("aten::sort", "stable", t, std::optional<bool>(true), int64_t(-1), descending);
+}
+inline Tensor gather_last(const Tensor& t, const Tensor& index) {
+  return call_torch<1>("aten::gather", "", t, int64_t(-1), index, false)[0];
+}
+
 template <class T>
 const T* data(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
 }
 template <class T>
+const T* data(const std::optional<Tensor>& t) {
+  return t ? data<T>(*t) : nullptr;
+}
+template <class T>
 T* mutable_data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
+}
+inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
+  return t ? std::optional<Tensor>(dense(*t)) : std::nullopt;
 }
 
 #if FV_IS != FV_IS_cpu

@@ -8,5 +8,11 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, bool aligned, float eps)"
         " -> (Tensor, Tensor)");
 
+  // groups: int64, boxes of different groups do not suppress each other. score_threshold: -inf for none.
+  m.def("nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, float score_threshold,"
+        " SymInt? max_output) -> Tensor");
+  m.def("nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
+        " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -167,11 +167,21 @@ def register_batch_vmap(op: Op, tensors: int) -> None:
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         moved = [
-            arg.unsqueeze(0).expand(info.batch_size, *arg.shape) if dim is None else arg.movedim(dim, 0)
+            arg if arg is None else arg.movedim(dim, 0) if dim is not None else arg.expand(info.batch_size, *arg.shape)
             for arg, dim in zip(args[:tensors], in_dims[:tensors])
         ]
         result = op(*moved, *args[tensors:])
         return result, tuple(0 for _ in result) if isinstance(result, tuple) else 0
+
+    for namespace in NAMESPACES:
+        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+
+
+def register_no_vmap(op: Op, instead: str) -> None:
+    """vmap of an op whose results differ in size is an error that names what to use instead."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        raise RuntimeError(f"{op.name}: not possible under vmap, because results differ in size; use {instead}")
 
     for namespace in NAMESPACES:
         torch.library.register_vmap(f"{namespace}::{op.name}", rule)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import _lib
-from . import _checks
+from . import _arguments
 from .box_convert import box_convert
 
 _op = _lib.Op("box_iou")
@@ -90,15 +90,15 @@ def _pairs(boxes1: Tensor, boxes2: Tensor, fmt: str, kind: int, aligned: bool, e
 @_lib.register_fake("box_iou")
 def _(boxes1: Tensor, boxes2: Tensor, kind: int, aligned: bool, eps: float) -> Tensor:
     leading = "(..., M, 4) with the leading dimensions of boxes1"
-    _checks.floats("box_iou", "boxes1", boxes1)
-    _checks.same_dtype("box_iou", "boxes2", boxes2, "boxes1", boxes1)
-    _checks.same_device("box_iou", "boxes2", boxes2, "boxes1", boxes1)
-    _checks.shape(boxes1.dim() >= 2 and boxes1.shape[-1] == 4, "box_iou", "boxes1", boxes1, "(..., N, 4)")
-    _checks.shape(boxes2.dim() == boxes1.dim() and boxes2.shape[-1] == 4, "box_iou", "boxes2", boxes2, leading)
-    _checks.shape(boxes1.shape[:-2] == boxes2.shape[:-2], "box_iou", "boxes2", boxes2, leading)
+    _arguments.floats("box_iou", "boxes1", boxes1)
+    _arguments.same_dtype("box_iou", "boxes2", boxes2, "boxes1", boxes1)
+    _arguments.same_device("box_iou", "boxes2", boxes2, "boxes1", boxes1)
+    _arguments.shape(boxes1.dim() >= 2 and boxes1.shape[-1] == 4, "box_iou", "boxes1", boxes1, "(..., N, 4)")
+    _arguments.shape(boxes2.dim() == boxes1.dim() and boxes2.shape[-1] == 4, "box_iou", "boxes2", boxes2, leading)
+    _arguments.shape(boxes1.shape[:-2] == boxes2.shape[:-2], "box_iou", "boxes2", boxes2, leading)
     if aligned:
         equal = boxes1.shape[-2] == boxes2.shape[-2]
-        _checks.shape(equal, "box_iou", "boxes2", boxes2, "the shape of boxes1, because aligned=True")
+        _arguments.shape(equal, "box_iou", "boxes2", boxes2, "the shape of boxes1, because aligned=True")
         return boxes1.new_empty(boxes1.shape[:-1])
     return boxes1.new_empty(*boxes1.shape[:-1], boxes2.shape[-2])
 

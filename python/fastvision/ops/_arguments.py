@@ -1,8 +1,32 @@
-"""Checks for fake kernels, in the words of the native ones (csrc/torch/binding.h)."""
+"""What the functions of this package do with their arguments before they reach a native op.
 
+The checks are for fake kernels, in the words of the native ones (csrc/torch/binding.h).
+"""
+
+import torch
 from torch import Tensor
 
 from .._lib import check
+
+_HALVES = (torch.float16, torch.bfloat16)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+
+
+def widen(op: str, name: str, t: Tensor, other_name: str, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors, 16-bit floats as float32: the native ops on boxes compute in float32 or float64."""
+    if t.dtype in _HALVES and other.dtype == t.dtype:
+        return t.float(), other.float()
+    if t.dtype in _INTEGERS:
+        raise TypeError(f"{op}: {name}: expected dtype float16, bfloat16, float32 or float64, got {_name(t.dtype)}; "
+                        f"use {name}.float()")
+    return t, other
+
+
+def group_names(op: str, name: str, t: Tensor) -> Tensor:
+    """Group or class names as int64."""
+    if t.dtype not in _INTEGERS:
+        raise TypeError(f"{op}: {name}: expected dtype int64 or another integer, got {_name(t.dtype)}")
+    return t.long()
 
 
 def _name(dtype: object) -> str:

@@ -1,0 +1,183 @@
+// Per group: boxes in score order, one array per coordinate. Tiles of candidates meet the boxes kept so far, a vector
+// of candidates at a time and tiles in parallel; then each tile is resolved within itself. A candidate already
+// suppressed costs nothing once its whole vector is.
+#include "nms.h"
+
+#include <unordered_map>
+#include <vector>
+
+#include "simd.h"
+#include "sort.h"
+
+namespace fastvision {
+namespace {
+
+template <class T>
+using Key = decltype(descending_key(T()));
+
+template <class T>
+constexpr int64_t kLanes = Vec<T>::kLanes;
+constexpr int64_t kTile = 2048;
+
+// One group in score order, padded to whole vectors with boxes that are dead from the start.
+template <class T>
+struct Group {
+  std::vector<T> x1, y1, x2, y2, areas;
+  std::vector<uint32_t> dead;  // one word of lane bits per vector
+  int64_t size = 0;
+  bool ordinary = true;  // no area that could overflow or vanish: see iou() in box.h
+
+  void reset(int64_t n) {
+    size = n;
+    ordinary = true;
+    const int64_t vectors = ceil_div(n, kLanes<T>);
+    for (auto* v : {&x1, &y1, &x2, &y2, &areas}) v->assign(size_t(vectors * kLanes<T>), T(0));
+    dead.assign(size_t(vectors), 0);
+    if (n % kLanes<T>) dead.back() = ~0u << n % kLanes<T>;
+  }
+  void set(int64_t i, const Box<T>& b) {
+    x1[i] = b.x1, y1[i] = b.y1, x2[i] = b.x2, y2[i] = b.y2, areas[i] = area(b);
+    const T least = sizeof(T) == 4 ? T(1e-25) : T(1e-280), most = sizeof(T) == 4 ? T(1e37) : T(1e300);
+    const bool empty = width(b) == T(0) || height(b) == T(0);
+    ordinary &= empty || (areas[i] >= least && areas[i] <= most);
+  }
+  Box<T> at(int64_t i) const { return {x1[i], y1[i], x2[i], y2[i]}; }
+  bool is_dead(int64_t i) const { return dead[i / kLanes<T>] >> i % kLanes<T> & 1; }
+};
+
+constexpr uint32_t all_lanes(int64_t lanes) { return lanes == 32 ? ~0u : (1u << lanes) - 1; }
+
+// Marks the candidates of vectors [begin, end) that box i suppresses.
+template <class T>
+FV_HD void suppress(Group<T>& g, int64_t i, T threshold, int64_t begin, int64_t end) {
+  constexpr uint32_t kAll = all_lanes(kLanes<T>);
+  const Box<T> kept = g.at(i);
+  const T kept_area = g.areas[i];
+  if (!g.ordinary) {
+    for (int64_t j = begin * kLanes<T>; j < end * kLanes<T>; ++j)
+      if (!g.is_dead(j) && suppresses(kept, kept_area, g.at(j), g.areas[j], threshold))
+        g.dead[j / kLanes<T>] |= 1u << j % kLanes<T>;
+    return;
+  }
+  const Box<Vec<T>> a{kept.x1, kept.y1, kept.x2, kept.y2};
+  const Vec<T> area_a(kept_area), nearly(threshold * T(1 - 1e-5)), exact(threshold);
+  for (int64_t v = begin; v < end; ++v) {
+    if (g.dead[v] == kAll) continue;
+    const int64_t j = v * kLanes<T>;
+    const Box<Vec<T>> b{Vec<T>::load(&g.x1[j]), Vec<T>::load(&g.y1[j]), Vec<T>::load(&g.x2[j]), Vec<T>::load(&g.y2[j])};
+    const Vec<T> inter = area(intersection(a, b)), uni = area_a + Vec<T>::load(&g.areas[j]) - inter;
+    // Most vectors end here, without a division.
+    const auto candidates = both(inter > nearly * uni, inter > Vec<T>(T(0)));
+    if (any(candidates)) g.dead[v] |= bits(both(candidates, inter / uni > exact));
+  }
+}
+
+// Appends the places of the kept boxes, in order, until there are `most`.
+template <class T, class Isa>
+void resolve(Group<T>& g, T threshold, int64_t most, std::vector<uint32_t>& kept, const Cpu<Isa>& exec) {
+  kept.clear();
+  const int64_t vectors = int64_t(g.dead.size()), tile_vectors = kTile / kLanes<T>;
+  for (int64_t begin = 0; begin < vectors && int64_t(kept.size()) < most; begin += tile_vectors) {
+    const int64_t end = min_of(begin + tile_vectors, vectors);
+    if (!kept.empty())
+      exec(end - begin, ceil_div(int64_t(1) << 16, int64_t(kept.size())), [&](int64_t first, int64_t last) {
+        // A strip of candidates that stays in the first-level cache meets every kept box.
+        for (int64_t strip = begin + first; strip < begin + last; strip += 16)
+          for (const uint32_t i : kept) suppress(g, i, threshold, strip, min_of(strip + 16, begin + last));
+      });
+    for (int64_t i = begin * kLanes<T>; i < min_of(end * kLanes<T>, g.size); ++i) {
+      if (g.is_dead(i)) continue;
+      kept.push_back(uint32_t(i));
+      if (int64_t(kept.size()) == most) return;
+      suppress(g, i, threshold, i / kLanes<T>, end);  // boxes before i have had their turn
+    }
+  }
+}
+
+// The ranks of each group in turn: offsets into a permutation of the ranks that keeps their order within a group.
+struct Grouping {
+  std::vector<uint32_t> offsets, ranks;
+
+  template <class Items>
+  Grouping(const Items& by_rank, const int64_t* groups) {
+    const size_t n = by_rank.size();
+    ranks.resize(n);
+    std::vector<uint32_t> group_of(n);
+    uint32_t group_count = groups ? 0 : 1;
+    if (groups) {
+      std::unordered_map<int64_t, uint32_t> seen;
+      int64_t previous = 0;
+      uint32_t previous_id = 0;
+      for (size_t r = 0; r < n; ++r) {
+        const int64_t name = groups[by_rank[r].index];
+        if (r == 0 || name != previous) {
+          previous = name;
+          previous_id = seen.emplace(name, uint32_t(seen.size())).first->second;
+        }
+        group_of[r] = previous_id;
+      }
+      group_count = uint32_t(seen.size());
+    }
+    offsets.assign(group_count + 1, 0);
+    for (const uint32_t id : group_of) ++offsets[id + 1];
+    for (uint32_t id = 0; id < group_count; ++id) offsets[id + 1] += offsets[id];
+    std::vector<uint32_t> next(offsets.begin(), offsets.end() - 1);
+    for (size_t r = 0; r < n; ++r) ranks[next[group_of[r]]++] = uint32_t(r);
+  }
+};
+
+template <class T, class Isa>
+void nms_row(const NmsShape& s, const NmsArguments<T>& row, const Cpu<Isa>& exec) {
+  std::vector<Keyed<Key<T>>> by_rank, spare;
+  by_rank.reserve(size_t(s.boxes));
+  for (int64_t i = 0; i < s.boxes; ++i)
+    if ((!row.valid || row.valid[i]) && takes_part(load_box(row.boxes + 4 * i), row.scores[i], s.score_threshold))
+      by_rank.push_back({descending_key(row.scores[i]), uint32_t(i)});
+  sort_by_key(by_rank, spare);
+
+  const Grouping grouping(by_rank, row.groups);
+  const T threshold = threshold_in(s.iou_threshold, T());
+  std::vector<uint8_t> alive(by_rank.size(), 0);
+  exec(int64_t(grouping.offsets.size()) - 1, 4, [&](int64_t first, int64_t last) {
+    Group<T> group;
+    std::vector<uint32_t> kept;
+    for (int64_t k = first; k < last; ++k) {
+      const uint32_t begin = grouping.offsets[k], end = grouping.offsets[k + 1];
+      group.reset(end - begin);
+      for (uint32_t p = begin; p < end; ++p)
+        group.set(p - begin, load_box(row.boxes + 4 * by_rank[grouping.ranks[p]].index));
+      resolve(group, threshold, s.max_output, kept, exec);
+      for (const uint32_t p : kept) alive[grouping.ranks[begin + p]] = 1;
+    }
+  });
+
+  int64_t count = 0;
+  for (size_t r = 0; r < by_rank.size() && count < s.max_output; ++r)
+    if (alive[r]) row.keep[count++] = by_rank[r].index;
+  *row.count = count;
+  for (int64_t i = count; i < s.max_output; ++i) row.keep[i] = -1;
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void nms(const NmsShape& s, const NmsArguments<T>& a, const Cpu<Isa>& exec) {
+  exec(s.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      NmsArguments<T> row = a;
+      row.boxes += 4 * n * s.boxes;
+      row.scores += n * s.boxes;
+      if (row.groups) row.groups += n * s.boxes;
+      if (row.valid) row.valid += n * s.boxes;
+      row.keep += n * s.max_output;
+      row.count += n;
+      nms_row(s, row, exec);
+    }
+  });
+}
+
+#define INSTANTIATE(T) template void nms(const NmsShape&, const NmsArguments<T>&, const CpuExec&);
+FV_FLOATS(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace fastvision

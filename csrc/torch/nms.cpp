@@ -1,0 +1,113 @@
+#include "../kernels/nms.h"
+
+#include "binding.h"
+
+namespace fastvision::binding {
+inline namespace FV_BACKEND {
+namespace {
+
+struct Kept {
+  Tensor keep, count;
+};
+
+NmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor& scores,
+                       const std::optional<Tensor>& groups, const std::optional<Tensor>& valid, double iou_threshold,
+                       double score_threshold, int64_t max_output) {
+  check.floats("boxes", boxes);
+  check.same_dtype("scores", scores, "boxes", boxes);
+  check.same_device("scores", scores, "boxes", boxes);
+  check.shape(boxes.dim() >= 2 && boxes.size(-1) == 4, "boxes", boxes, "(..., N, 4)");
+  const Sizes rows(boxes.sizes().begin(), boxes.sizes().end() - 1);
+  const auto of_boxes = [&](const char* name, const Tensor& t) {
+    check.that(t.sizes().vec() == rows, name, ": expected one per box, got shape ", shape_of(t), " for boxes ",
+               shape_of(boxes));
+    check.same_device(name, t, "boxes", boxes);
+  };
+  of_boxes("scores", scores);
+  if (groups) {
+    check.dtype(groups->scalar_type() == ScalarType::Long, "idxs", *groups, "int64");
+    of_boxes("idxs", *groups);
+  }
+  if (valid) {
+    check.dtype(valid->scalar_type() == ScalarType::Bool, "valid", *valid, "bool");
+    of_boxes("valid", *valid);
+  }
+  check.in_range("iou_threshold", iou_threshold, 0, 1);
+  if (score_threshold != -INFINITY) check.finite("score_threshold", score_threshold);
+  check.at_least("max_output", max_output, 0);
+  check.that(boxes.size(-2) < int64_t(1) << 32, "boxes: expected fewer than 2**32, got ", boxes.size(-2));
+  int64_t batch = 1;
+  for (int64_t d = 0; d < boxes.dim() - 2; ++d) batch *= boxes.size(d);
+  return {batch, boxes.size(-2), max_output, iou_threshold, score_threshold};
+}
+
+Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Tensor& scores_in,
+         const std::optional<Tensor>& groups_in, const std::optional<Tensor>& valid_in) {
+  const Backend backend(boxes_in);
+  const Tensor boxes = dense(boxes_in), scores = dense(scores_in);
+  const std::optional<Tensor> groups = dense(groups_in), valid = dense(valid_in);
+  Sizes rows(boxes.sizes().begin(), boxes.sizes().end() - 2);
+  const Tensor count = check.empty(boxes, rows, ScalarType::Long);
+  rows.push_back(s.max_output);
+  const Tensor keep = check.empty(boxes, rows, ScalarType::Long);
+  dispatch_floats(boxes, [&](auto t) {
+    using T = decltype(t);
+    const NmsArguments<T> a{data<T>(boxes),     data<T>(scores),           data<bool>(valid),
+                            data<int64_t>(groups), mutable_data<int64_t>(keep), mutable_data<int64_t>(count)};
+#if FV_IS == FV_IS_cpu
+    backend.run([&](const auto& exec) { nms<T>(s, a, exec); });
+#else
+    const Tensor by_rank = sort(scores, true)[1];
+    std::optional<std::array<Tensor, 2>> grouped;
+    if (groups) grouped = sort(gather_last(*groups, by_rank), false);
+    const Tensor kept_boxes = check.empty(boxes, {s.batch, s.boxes, 4}), alive = check.empty(boxes, {s.batch, s.boxes},
+                                                                                            ScalarType::Bool);
+    const Tensor kept_counts = check.empty(boxes, {s.batch, 2}, ScalarType::Long);
+    const NmsOrder<T> order{data<int64_t>(by_rank),
+                            grouped ? data<int64_t>((*grouped)[1]) : nullptr,
+                            grouped ? data<int64_t>((*grouped)[0]) : nullptr,
+                            reinterpret_cast<Box<T>*>(mutable_data<T>(kept_boxes)),
+                            mutable_data<int64_t>(kept_counts),
+                            mutable_data<bool>(alive)};
+    backend.run([&](const auto& exec) { nms<T>(s, a, order, exec); });
+#endif
+  });
+  return {keep, count};
+}
+
+Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double iou_threshold,
+           double score_threshold, std::optional<int64_t> max_output) {
+  const Check check{"nms"};
+  check.shape(boxes.dim() == 2, "boxes", boxes, "(N, 4)");
+  NmsShape s = checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, score_threshold,
+                             max_output.value_or(0));
+  s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
+  const Kept kept = run(check, s, boxes, scores, groups, std::nullopt);
+  int64_t count = 0;
+#if FV_IS == FV_IS_cuda
+  count = data<int64_t>(torch::stable::to(kept.count, torch::stable::Device(torch::headeronly::DeviceType::CPU)))[0];
+#else
+  count = data<int64_t>(kept.count)[0];
+#endif
+  Tensor keep = kept.keep;
+  return torch::stable::narrow(keep, 0, 0, count);
+}
+
+std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
+                                      const std::optional<Tensor>& valid, double iou_threshold,
+                                      double score_threshold, int64_t max_output) {
+  const Check check{"nms_padded"};
+  const NmsShape s = checked_shape(check, boxes, scores, groups, valid, iou_threshold, score_threshold, max_output);
+  const Kept kept = run(check, s, boxes, scores, groups, valid);
+  return {kept.keep, kept.count};
+}
+
+}  // namespace
+
+FV_OPS(m) {
+  m.impl("nms", TORCH_BOX(&nms));
+  m.impl("nms_padded", TORCH_BOX(&nms_padded));
+}
+
+}  // namespace FV_BACKEND
+}  // namespace fastvision::binding
