@@ -165,24 +165,29 @@ FV_HD A sum_of(VecOf<A, Isa> v) {  // a tree of fixed shape
 }
 
 // Loads and stores of storage type T as vectors of its accumulation type.
+typedef uint16_t RawHalves __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t RawBits __attribute__((vector_size(kVectorBytes)));
+
 template <class T>
 FV_HD Vec<Accum<T>> load_vector(const T* p) {
   using V = Vec<Accum<T>>;
   if constexpr (sizeof(T) == sizeof(Accum<T>)) {
     return V::load(p);
   } else {
+    RawHalves halves;
+    memcpy(&halves, p, sizeof halves);
     V v;
+    if constexpr (T::kExponentBits == 8) {
+      v.raw = bit_cast<typename V::Raw>(__builtin_convertvector(halves, RawBits) << 16);
+    } else {
 #if defined(__AVX512F__)
-    const __m256i u = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    if constexpr (T::kExponentBits == 5) v.raw = _mm512_cvtph_ps(u);
-    else v.raw = __m512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
+      v.raw = _mm512_maskz_cvtph_ps(0xffff, __m256i(halves));
 #elif defined(__AVX2__)
-    const __m128i u = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    if constexpr (T::kExponentBits == 5) v.raw = _mm256_cvtph_ps(u);
-    else v.raw = __m256(_mm256_slli_epi32(_mm256_cvtepu16_epi32(u), 16));
+      v.raw = _mm256_cvtph_ps(__m128i(halves));
 #else
-    for (int i = 0; i < V::kLanes; ++i) v.raw[i] = to_accum(p[i]);
+      for (int i = 0; i < V::kLanes; ++i) v.raw[i] = half_to_float(halves[i]);
 #endif
+    }
     return v;
   }
 }
@@ -191,20 +196,21 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v) {
   if constexpr (sizeof(T) == sizeof(Accum<T>)) {
     v.store(p);
   } else {
+    RawHalves halves;
+    if constexpr (T::kExponentBits == 8) {  // see float_to_bfloat16
+      const RawBits u = bit_cast<RawBits>(v.raw), rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
+      const RawBits nan = RawBits((u & 0x7fffffffu) > 0x7f800000u);
+      halves = __builtin_convertvector((nan & (u >> 16 | 0x0040u)) | (~nan & rounded), RawHalves);
+    } else {
 #if defined(__AVX512F__)
-    if constexpr (T::kExponentBits == 5) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, v.raw, _MM_FROUND_TO_NEAREST_INT));
-      return;
-    }
+      halves = RawHalves(_mm512_maskz_cvtps_ph(0xffff, v.raw, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__AVX2__)
-    if constexpr (T::kExponentBits == 5) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
-      return;
-    }
+      halves = RawHalves(_mm256_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
+#else
+      for (int i = 0; i < Vec<float>::kLanes; ++i) halves[i] = float_to_half(v.raw[i]);
 #endif
-    float lanes[Vec<float>::kLanes];
-    v.store(lanes);
-    for (int i = 0; i < Vec<float>::kLanes; ++i) p[i] = from_accum<T>(lanes[i]);
+    }
+    memcpy(p, &halves, sizeof halves);
   }
 }
 // The first n lanes; the others are zero.

@@ -83,12 +83,7 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
                              max_output.value_or(0));
   s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
   const Kept kept = run(check, s, boxes, scores, groups, std::nullopt);
-  int64_t count = 0;
-#if FV_IS == FV_IS_cuda
-  count = data<int64_t>(torch::stable::to(kept.count, torch::stable::Device(torch::headeronly::DeviceType::CPU)))[0];
-#else
-  count = data<int64_t>(kept.count)[0];
-#endif
+  const int64_t count = data<int64_t>(on_cpu(kept.count))[0];
   Tensor keep = kept.keep;
   return torch::stable::narrow(keep, 0, 0, count);
 }

@@ -14,5 +14,17 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
         " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
 
+  // rois: (K, 5) = image index, x1, y1, x2, y2; float32, or float64 with float64 features. Image indices out of range are
+  // an error on the CPU and a zero row on CUDA.
+  m.def("roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, int sampling_ratio,"
+        " bool aligned) -> Tensor");
+  m.def("roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned, SymInt n,"
+        " SymInt h, SymInt w, bool channels_last) -> Tensor");
+  m.def("multiscale_roi_align(Tensor[] features, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
+        " int canonical_level, SymInt out_h, SymInt out_w, int sampling_ratio, bool aligned) -> Tensor");
+  m.def("multiscale_roi_align_backward(Tensor grad, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
+        " int canonical_level, int sampling_ratio, bool aligned, SymInt n, SymInt[] heights, SymInt[] widths,"
+        " bool channels_last) -> Tensor[]");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -91,7 +91,7 @@ class Op:
     def __init__(self, name: str) -> None:
         self.name = name
         self.overload = getattr(torch.ops.fastvision, name).default
-        self.differentiable: type[torch.autograd.Function] | None = None
+        self.differentiable: Callable[..., Any] | None = None  # the call where a gradient is needed
         Op._all.append(self)
 
     def __call__(self, *args: Any) -> Any:
@@ -104,7 +104,7 @@ class Op:
                 if functorch:
                     return self.overload(*args)
             if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
-                return self.differentiable.apply(*args)
+                return self.differentiable(*args)
             with torch._C._AutoDispatchBelowAutograd():
                 return self.overload(*args)
         except RuntimeError as error:
@@ -139,8 +139,10 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
     for namespace in NAMESPACES:
         torch.library.register_autograd(f"{namespace}::{op.name}", backward, setup_context=setup_context)
-    if any("[]" in str(argument.type) for argument in op.overload._schema.arguments if "Tensor" in str(argument.type)):
-        return  # autograd.Function takes no lists of tensors
+    schema = op.overload._schema
+    if any("List[Tensor]" in str(value.type) for value in (*schema.arguments, *schema.returns)):
+        op.differentiable = lambda *args: op.overload(*args)  # autograd.Function takes no lists of tensors
+        return
 
     def forward(ctx: Any, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -150,7 +152,7 @@ def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Calla
         return result
 
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    op.differentiable = type(f"{op.name}_function", (torch.autograd.Function,), functions)
+    op.differentiable = type(f"{op.name}_function", (torch.autograd.Function,), functions).apply
 
 
 def register_no_gradient(op: Op) -> None:

@@ -4,7 +4,9 @@ from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from .device_errors import device_errors
 from .multiclass_nms import multiclass_nms
+from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
+from .roi_align import roi_align
 
 __all__ = [
     "batched_nms",
@@ -15,6 +17,8 @@ __all__ = [
     "distance_box_iou",
     "generalized_box_iou",
     "multiclass_nms",
+    "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "roi_align",
 ]

@@ -1,0 +1,59 @@
+"""What the region ops share: boxes as one tensor or one per image, output sizes, memory formats."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def output_size_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
+    """``(height, width)`` from one int or two."""
+    sizes = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
+    if len(sizes) != 2:
+        raise ValueError(f"{op}: output_size: expected an int or 2 ints, got {len(sizes)}")
+    if any(isinstance(n, bool) or not isinstance(n, (int, torch.SymInt)) for n in sizes):
+        raise TypeError(f"{op}: output_size: expected an int or 2 ints, got {sizes}")
+    if any(n < 1 for n in sizes):
+        raise ValueError(f"{op}: output_size: expected integers >= 1, got {sizes}")
+    return sizes[0], sizes[1]
+
+
+def as_rois(op: str, boxes: Tensor | Sequence[Tensor], images: int, features: torch.dtype) -> Tensor:
+    """Regions ``(K, 5)`` as (image index, x1, y1, x2, y2), in float32 or, beside float64 features, in float64."""
+    if isinstance(boxes, Tensor):
+        rois = _widened(op, boxes, features)
+    else:
+        if len(boxes) != images:
+            raise ValueError(f"{op}: boxes: expected one tensor per image ({images}), got {len(boxes)}")
+        for i, image_boxes in enumerate(boxes):
+            if not isinstance(image_boxes, Tensor):
+                raise TypeError(f"{op}: boxes: expected Tensor in place {i}, got {type(image_boxes).__name__}")
+            if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
+                shape = tuple(image_boxes.shape)
+                raise ValueError(f"{op}: boxes: expected shape (k, 4) in place {i}, got {shape}")
+        if not boxes:
+            return torch.zeros(0, 5, dtype=torch.float64 if features == torch.float64 else torch.float32)
+        wide = [_widened(op, image_boxes, features) for image_boxes in boxes]
+        rois = torch.cat([torch.nn.functional.pad(b, (1, 0), value=float(i)) for i, b in enumerate(wide)])
+    return rois
+
+
+def _widened(op: str, boxes: Tensor, features: torch.dtype) -> Tensor:
+    if not boxes.is_floating_point():
+        name = str(boxes.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: boxes: expected dtype float32 or that of the features, got {name}; use boxes.float()")
+    return boxes.float() if boxes.dtype == features and features in (torch.float16, torch.bfloat16) else boxes
+
+
+def is_channels_last(t: Tensor) -> bool:
+    """The rule of csrc/torch/binding.h."""
+    return bool(t.shape[1] > 1 and t.stride(1) < t.stride(3))
+
+
+def memory_format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def new_features(like: Tensor, shape: Sequence[int], channels_last: bool) -> Tensor:
+    """For fake kernels: an output in the input's memory format."""
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory_format(channels_last))

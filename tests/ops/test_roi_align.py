@@ -1,0 +1,209 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, seeds
+
+from fastvision import ops
+from fastvision.ops.multiscale_roi_align import multiscale_roi_align_reference
+from fastvision.ops.roi_align import roi_align_reference
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+@st.composite
+def problems(draw):
+    return {
+        "seed": draw(seeds),
+        "batch": draw(st.integers(1, 3)),
+        "channels": draw(st.sampled_from([0, 1, 2, 3, 7, 8, 16, 33, 65])),
+        "map": draw(st.tuples(st.integers(1, 20), st.integers(1, 20))),
+        "rois": draw(st.sampled_from([0, 1, 3, 7, 65])),
+        "size": draw(st.tuples(st.sampled_from([1, 2, 3, 7, 9]), st.sampled_from([1, 2, 3, 7, 9]))),
+        "scale": draw(st.sampled_from([0.25, 0.5, 1.0, 3.0])),
+        "ratio": draw(st.sampled_from([-1, 0, 1, 2, 3])),
+        "aligned": draw(st.booleans()),
+        "dtype": draw(st.sampled_from(ALL_DTYPES)),
+        "format": draw(st.sampled_from(FORMATS)),
+        "layout": draw(st.sampled_from(LAYOUTS)),
+        "nan": draw(st.booleans()),
+    }
+
+
+def regions(g, p, dtype):
+    boxes = random_boxes(g, p["rois"], size=30.0) - 5
+    if p["nan"] and p["rois"]:
+        boxes[0, 1] = torch.nan
+        boxes[-1, 2] = torch.inf
+    images = torch.randint(p["batch"], (p["rois"], 1), generator=g)
+    return torch.cat([images, boxes], 1).to(torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def feature_map(g, p, height, width):
+    x = torch.randn(p["batch"], p["channels"], height, width, generator=g, dtype=torch.float64).to(p["dtype"])
+    return x.to(memory_format=p["format"])
+
+
+def arguments(p):
+    return p["size"], p["scale"], p["ratio"], p["aligned"]
+
+
+@given(p=problems())
+def test_matches_reference(backend, p):
+    g = backend.vary(p["seed"])
+    x, rois = feature_map(g, p, *p["map"]), regions(g, p, p["dtype"])
+    out = ops.roi_align(lay_out(x.to(backend.device), p["layout"]), rois.to(backend.device), *arguments(p))
+    assert out.dtype == p["dtype"]
+    assert_close(out, roi_align_reference(x.double(), rois.double(), *arguments(p)))
+
+
+@given(p=problems())
+def test_keeps_the_memory_format(backend, p):
+    g = backend.vary(p["seed"])
+    x, rois = feature_map(g, p, *p["map"]).to(backend.device), regions(g, p, p["dtype"]).to(backend.device)
+    other = x.contiguous(memory_format=FORMATS[p["format"] == FORMATS[0]])
+    out, same = ops.roi_align(x, rois, *arguments(p)), ops.roi_align(other, rois, *arguments(p))
+    assert p["channels"] < 2 or out.is_contiguous(memory_format=p["format"])
+    assert_close(out.double(), same.double(), 1e4 if p["dtype"] == torch.float32 else 1e7)
+
+
+@given(p=problems())
+def test_gradient_matches_reference(backend, p):
+    g = backend.vary(p["seed"])
+    x, rois = feature_map(g, p, *p["map"]), regions(g, p, p["dtype"])
+    ours = lay_out(x.to(backend.device), p["layout"]).requires_grad_()
+    theirs = x.double().requires_grad_()
+    out = ops.roi_align(ours, rois.to(backend.device), *arguments(p))
+    grad = torch.randn(out.shape, generator=g, dtype=torch.float64).to(p["dtype"])
+    (gradient,) = torch.autograd.grad(out, ours, grad.to(backend.device))
+    expected = torch.zeros_like(theirs)
+    reference = roi_align_reference(theirs, rois.double(), *arguments(p))
+    if reference.requires_grad:
+        (expected,) = torch.autograd.grad(reference, theirs, grad.double())
+    # As many terms meet in a pixel as regions cover it.
+    assert_close(gradient, expected, scale=4.0)
+    assert torch.equal(gradient, torch.autograd.grad(ops.roi_align(ours, rois.to(backend.device), *arguments(p)), ours,
+                                                     grad.to(backend.device))[0])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_gradcheck(backend, format):
+    p = {"batch": 2, "channels": 3, "rois": 4, "nan": False, "dtype": torch.float64, "format": format}
+    g = backend.vary(5)
+    x = feature_map(g, p, 5, 6).to(backend.device).requires_grad_()
+    rois = regions(g, p, torch.float64).to(backend.device)
+    f = lambda x: ops.roi_align(x, rois, (2, 3), 0.5, 2, True)  # noqa: E731
+    torch.autograd.gradcheck(f, (x,))
+    torch.autograd.gradgradcheck(f, (x,))
+
+
+def test_boxes_have_no_gradient(backend):
+    x = torch.rand(1, 2, 4, 4, device=backend.device, requires_grad=True)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3]], device=backend.device, requires_grad=True)
+    with pytest.raises(RuntimeError, match="roi_align: boxes: no gradient"):
+        ops.roi_align(x, rois, 2).sum().backward()
+
+
+@given(seed=seeds, aligned=st.booleans())
+def test_linear_and_exact_on_affine_maps(backend, seed, aligned):
+    """Linear in the features; of an affine map, the value at the bin's centre."""
+    g = backend.vary(seed)
+    y, x = torch.meshgrid(torch.arange(20.0), torch.arange(24.0), indexing="ij")
+    corner = torch.rand(5, 2, generator=g) * 8 + 2
+    boxes = torch.cat([corner, corner + torch.rand(5, 2, generator=g) * 8 + 1], 1)
+    rois = torch.cat([torch.zeros(5, 1), boxes], 1).double().to(backend.device)
+    maps = torch.stack([y, x, 2 * y - 3 * x + 1])[None].double().to(backend.device)
+    out = ops.roi_align(maps, rois, 3, 1.0, 2, aligned)
+    centres = (torch.arange(3) + 0.5) / 3
+    shift = 0.5 if aligned else 0.0
+    at_y = (boxes[:, 1, None] - shift + centres * (boxes[:, 3] - boxes[:, 1])[:, None]).double()
+    at_x = (boxes[:, 0, None] - shift + centres * (boxes[:, 2] - boxes[:, 0])[:, None]).double()
+    assert_close(out[:, 0].cpu(), at_y[:, :, None].expand(5, 3, 3), 1e5)
+    assert_close(out[:, 1].cpu(), at_x[:, None, :].expand(5, 3, 3), 1e5)
+    assert_close(out[:, 2], 2 * out[:, 0] - 3 * out[:, 1] + 1)
+
+
+def test_half_features_with_float_boxes_read_the_right_image(backend):
+    x = torch.arange(2050.0, device=backend.device).view(-1, 1, 1, 1).expand(2050, 1, 4, 4)
+    roi = torch.tensor([[2049.0, 0, 0, 3, 3]], device=backend.device)
+    assert ops.roi_align(x, roi, 1).item() == 2049
+    assert ops.roi_align(x.half(), roi, 1).item() == 2048  # 2049 is not a float16
+
+
+def test_nan_reaches_exactly_the_bins_that_read_it(backend):
+    x = torch.zeros(1, 1, 12, 12, device=backend.device)
+    x[0, 0, 5, 5] = torch.nan
+    for format in FORMATS:
+        roi = torch.tensor([[0.0, 0, 0, 12, 12]], device=backend.device)
+        out = ops.roi_align(x.contiguous(memory_format=format), roi, 6, 1.0, 1, True)
+        # One sample per bin, at pixel 2 p + 0.5: bins 2 reads pixels 4 and 5, bin 3 pixels 6 and 7.
+        assert out.isnan()[0, 0].nonzero().tolist() == [[2, 2]]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_huge_region_costs_no_more_than_the_map(backend, format):
+    x = torch.rand(2, 4, 8, 8, device=backend.device).contiguous(memory_format=format).requires_grad_()
+    for size in (1e5, 1e9, 1e30, 3e38):
+        for start in (0.0, -size / 3):
+            roi = torch.tensor([[0.0, start, start, size, size]], device=backend.device)
+            for aligned in (False, True):
+                out = ops.roi_align(x, roi, 3, 1.0, -1, aligned)
+                out.sum().backward()
+                assert out.abs().max() <= (1e-3 if size == 1e5 else 1e-6)
+
+
+def test_bad_image_index(backend):
+    x = torch.rand(2, 4, 8, 8, device=backend.device, requires_grad=True)
+    rois = torch.tensor([[0.0, 0, 0, 4, 4], [1.0, 1, 1, 5, 5]]).repeat(20, 1)
+    good = rois.clone()
+    for bad in (2.0, -1.0, 0.5, 3e9, torch.nan, torch.inf):
+        rois[17, 0] = bad
+        if backend.name == "cpu":
+            with pytest.raises(ValueError, match=r"roi_align: boxes: expected an integer image index in 0\.\.1 in row 17"):
+                ops.roi_align(x, rois, 3)
+            continue
+        out = ops.roi_align(x, rois.to(backend.device), 3)
+        assert not out[17].any()
+        rest = [i for i in range(40) if i != 17]
+        assert torch.equal(out[rest], ops.roi_align(x, good.to(backend.device), 3)[rest])
+        (gradient,) = torch.autograd.grad(out.sum(), x)
+        (expected,) = torch.autograd.grad(ops.roi_align(x, good[rest].to(backend.device), 3).sum(), x)
+        assert_close(gradient, expected)
+        assert ops.device_errors(backend.device) == (1, ("roi_align", 17))
+        assert ops.device_errors(backend.device) == (0, None)
+
+
+def test_validation_on_request(backend, monkeypatch):
+    monkeypatch.setenv("FASTVISION_VALIDATE", "1")
+    x = torch.rand(2, 4, 8, 8, device=backend.device)
+    with pytest.raises(ValueError, match="row 0, got 5"):
+        ops.roi_align(x, torch.tensor([[5.0, 0, 0, 4, 4]], device=backend.device), 3)
+
+
+@st.composite
+def pyramids(draw):
+    return {**draw(problems()), "levels": draw(st.integers(1, 4)), "given": draw(st.booleans())}
+
+
+@given(p=pyramids())
+def test_pyramid_matches_reference(backend, p):
+    g = backend.vary(p["seed"])
+    sizes = [(math.ceil(p["map"][0] * 2 / 2**k), math.ceil(p["map"][1] * 2 / 2**k)) for k in range(p["levels"])]
+    maps = [feature_map(g, p, h, w) for h, w in sizes]
+    rois, scales = regions(g, p, p["dtype"]), [0.25 / 2**k for k in range(p["levels"])]
+    rois[:, 1:] *= torch.tensor([1.0, 6.0, 30.0])[torch.randint(3, (p["rois"], 1), generator=g)].to(rois.dtype)
+    levels = torch.randint(p["levels"], (p["rois"],), generator=g) if p["given"] else None
+    options = {"canonical_scale": 56.0, "canonical_level": 3, "sampling_ratio": p["ratio"], "aligned": p["aligned"]}
+    ours = [m.to(backend.device).requires_grad_() for m in maps]
+    theirs = [m.double().requires_grad_() for m in maps]
+    placed = None if levels is None else levels.to(backend.device)
+    out = ops.multiscale_roi_align(ours, rois.to(backend.device), p["size"], scales, levels=placed, **options)
+    expected = multiscale_roi_align_reference(theirs, rois.double(), p["size"], scales, levels=levels, **options)
+    assert_close(out, expected)
+    if expected.requires_grad:
+        grad = torch.randn(out.shape, generator=g, dtype=torch.float64).to(p["dtype"])
+        wanted = torch.autograd.grad(expected, theirs, grad.double(), allow_unused=True)
+        for gradient, want in zip(torch.autograd.grad(out, ours, grad.to(backend.device)), wanted):
+            assert_close(gradient, torch.zeros_like(gradient) if want is None else want, scale=4.0)
