@@ -86,6 +86,25 @@ __device__ __forceinline__ void store_pack(T* p, const Pack<T, kCount>& v) {
 }
 inline bool is_aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
 
+// Writes the values of the threads that take part to list, in the order of the threads, and returns how many there are.
+// Called by a whole block; on return list is ready and may be read until the next call.
+template <int kBlock, class V>
+__device__ int gather_in_order(bool takes_part, V value, V* list) {
+  FV_SHARED(warp_counts, int[kBlock / 32]);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const unsigned ballot = __ballot_sync(kFullWarp, takes_part);
+  if (lane == 0) warp_counts[warp] = __popc(ballot);
+  __syncthreads();
+  int count = 0, place = __popc(ballot & ((1u << lane) - 1));
+  for (int w = 0; w < kBlock / 32; ++w) {
+    if (w < warp) place += warp_counts[w];
+    count += warp_counts[w];
+  }
+  if (takes_part) list[place] = value;
+  __syncthreads();
+  return count;
+}
+
 // Counts a row that holds an index out of range, and remembers the first.
 __device__ inline void report_bad_row(DeviceErrors* errors, OpId op, int64_t row) {
   if (atomicAdd(&errors->count, 1ull) == 0) {

@@ -120,8 +120,6 @@ __global__ void __launch_bounds__(kChannels)
   FV_SHARED(weight_y, A[kBins][kTile]);
   FV_SHARED(weight_x, A[kBins][kTile]);
   FV_SHARED(touching, int64_t[kChannels]);
-  FV_SHARED(warp_counts, int[kChannels / 32]);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t chunks = ceil_div(s.channels, int64_t(kChannels));
   const int64_t tile = blockIdx.x / chunks, c = blockIdx.x % chunks * kChannels + threadIdx.x;
   int level = 0;
@@ -140,17 +138,7 @@ __global__ void __launch_bounds__(kChannels)
       const Roi<A> roi = load_roi(rois, level_of, s, candidate);
       touch = !roi.is_zero() && roi.image == image && roi.level == level && touches(roi.y, y0) && touches(roi.x, x0);
     }
-    const unsigned ballot = __ballot_sync(kFullWarp, touch);
-    if (lane == 0) warp_counts[warp] = __popc(ballot);
-    __syncthreads();
-    int count = 0, place = __popc(ballot & ((1u << lane) - 1));
-    for (int w = 0; w < kChannels / 32; ++w) {
-      if (w < warp) place += warp_counts[w];
-      count += warp_counts[w];
-    }
-    if (touch) touching[place] = candidate;
-    __syncthreads();
-
+    const int count = gather_in_order<kChannels>(touch, candidate, touching);
     for (int k = 0; k < count; ++k) {
       const int64_t r = touching[k];
       const Roi<A> roi = load_roi(rois, level_of, s, r);

@@ -75,6 +75,7 @@ struct MaskOf {
 
   FV_HD bool operator[](int lane) const { return raw[lane] != 0; }
   friend FV_HD MaskOf both(MaskOf a, MaskOf b) { return {a.raw & b.raw}; }
+  friend FV_HD MaskOf either(MaskOf a, MaskOf b) { return {a.raw | b.raw}; }
   friend FV_HD MaskOf operator!(MaskOf a) { return {~a.raw}; }
 };
 template <class A, class Isa>
@@ -101,6 +102,18 @@ FV_HD MaskOf<A, Isa> operator==(VecOf<A, Isa> a, VecOf<A, Isa> b) {
 template <class A, class Isa>
 FV_HD VecOf<A, Isa> select(MaskOf<A, Isa> m, VecOf<A, Isa> yes, VecOf<A, Isa> no) {
   return m.raw ? yes.raw : no.raw;
+}
+// Integers as wide as the lanes of A, for indices.
+template <class A>
+using IndexVec = typename RawVector<A>::mask;
+template <class A>
+FV_HD IndexVec<A> all_lanes(int64_t index) {
+  IndexVec<A> v{};
+  return v + decltype(v[0] + v[0])(index);
+}
+template <class A, class Isa>
+FV_HD IndexVec<A> select(MaskOf<A, Isa> m, int64_t yes, IndexVec<A> no) {
+  return m.raw ? all_lanes<A>(yes) : no;
 }
 template <class A, class Isa>
 FV_HD VecOf<A, Isa> min_of(VecOf<A, Isa> a, VecOf<A, Isa> b) {

@@ -252,12 +252,6 @@ class Backend {
 #endif
 };
 
-// Whether a 4-dimensional tensor's channels are its innermost dimension, or nearer to that than its columns.
-inline bool is_channels_last(const Tensor& t) { return t.size(1) > 1 && t.stride(1) < t.stride(3); }
-inline MemoryFormat format_of(bool channels_last) {
-  return channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-}
-
 // Whether index-like values are checked on the host: always on the CPU; elsewhere that would wait for the device, so
 // only if FASTVISION_VALIDATE=1 asks for it.
 inline bool validates_indices() {
@@ -267,21 +261,6 @@ inline bool validates_indices() {
 }
 inline Tensor on_cpu(const Tensor& t) {
   return t.is_cpu() ? t : torch::stable::to(t, torch::stable::Device(torch::headeronly::DeviceType::CPU));
-}
-
-// Column 0 of regions (K, columns): integers in [0, images).
-inline void check_image_indices(const Check& check, const char* argument, const Tensor& regions, int64_t images) {
-  if (!validates_indices()) return;
-  const Tensor host = on_cpu(dense(regions));
-  const auto test = [&](const auto* p) {
-    for (int64_t r = 0; r < host.size(0); ++r) {
-      const double v = p[r * host.size(1)];
-      check.that(v >= 0 && v < double(images) && v == std::floor(v), argument,
-                 ": expected an integer image index in 0..", images - 1, " in row ", r, ", got ", v);
-    }
-  };
-  if (host.scalar_type() == ScalarType::Double) test(data<double>(host));
-  else test(data<float>(host));
 }
 
 // Call f with a value of the tensor's C++ type. Plain functions: no macro to trip over commas.

@@ -1,6 +1,7 @@
 #include "../kernels/roi_align.h"
 
 #include "binding.h"
+#include "regions.h"
 
 namespace fastvision::binding {
 inline namespace FV_BACKEND {
@@ -11,15 +12,6 @@ struct Sampling {
   int64_t canonical_level, out_h, out_w, sampling_ratio;
   bool aligned;
 };
-
-void check_rois(const Check& check, const Tensor& features, const char* features_name, const Tensor& rois) {
-  check.all_floats(features_name, features);
-  const ScalarType wanted = features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  check.that(rois.scalar_type() == wanted, "boxes: expected dtype ", dtype_name(wanted), " for features of ",
-             dtype_name(features.scalar_type()), ", got ", dtype_name(rois.scalar_type()));
-  check.same_device("boxes", rois, features_name, features);
-  check.shape(rois.dim() == 2 && rois.size(1) == 5, "boxes", rois, "(K, 5)");
-}
 
 void check_sampling(const Check& check, const Sampling& p) {
   check.that(p.out_h >= 1 && p.out_w >= 1, "output_size: expected integers >= 1, got (", p.out_h, ", ", p.out_w, ")");

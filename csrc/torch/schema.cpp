@@ -26,5 +26,10 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
         " int canonical_level, int sampling_ratio, bool aligned, SymInt n, SymInt[] heights, SymInt[] widths,"
         " bool channels_last) -> Tensor[]");
 
+  m.def("roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w)"
+        " -> (Tensor output, Tensor argmax)");
+  m.def("roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"
+        " bool channels_last) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -7,6 +7,7 @@ from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
 from .roi_align import roi_align
+from .roi_pool import roi_pool
 
 __all__ = [
     "batched_nms",
@@ -21,4 +22,5 @@ __all__ = [
     "nms",
     "nms_padded",
     "roi_align",
+    "roi_pool",
 ]
