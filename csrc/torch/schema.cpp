@@ -31,5 +31,18 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"
         " bool channels_last) -> Tensor");
 
+  // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
+  m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");
+  m.def("encode_boxes_backward(Tensor grad, Tensor reference, Tensor boxes, float[] weights) -> (Tensor, Tensor)");
+  m.def("decode_boxes(Tensor reference, Tensor codes, float[] weights, float clip, float[]? image_size) -> Tensor");
+  m.def("decode_boxes_backward(Tensor grad, Tensor reference, Tensor codes, float[] weights, float clip,"
+        " float[]? image_size) -> (Tensor, Tensor)");
+  // Per level: rows, columns, stride, number of sizes, number of ratios; all sizes and all ratios in turn.
+  m.def("grid_anchors(Tensor like, SymInt[] layout, float[] sizes, float[] ratios, float offset) -> Tensor");
+  m.def("match_boxes(Tensor truth, Tensor boxes, Tensor? valid, float high, float low, bool allow_low_quality)"
+        " -> (Tensor match, Tensor overlap)");
+  m.def("paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, int padding, bool packed)"
+        " -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

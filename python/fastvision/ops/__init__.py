@@ -1,26 +1,37 @@
 """Functions on boxes, regions, masks and features. Names that torchvision.ops has keep its signatures."""
 
+from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from .device_errors import device_errors
+from .grid_anchors import grid_anchors
+from .match_boxes import match_boxes
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
+from .paste_masks import paste_masks_in_image
 from .roi_align import roi_align
 from .roi_pool import roi_pool
+from .sample_labels import sample_labels
 
 __all__ = [
     "batched_nms",
     "box_convert",
     "box_iou",
     "complete_box_iou",
+    "decode_boxes",
     "device_errors",
     "distance_box_iou",
+    "encode_boxes",
     "generalized_box_iou",
+    "grid_anchors",
+    "match_boxes",
     "multiclass_nms",
     "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "paste_masks_in_image",
     "roi_align",
     "roi_pool",
+    "sample_labels",
 ]
