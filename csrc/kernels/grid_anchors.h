@@ -10,7 +10,7 @@ constexpr int kMaxAnchorLevels = 8, kMaxAnchorKinds = 16;
 
 struct AnchorLevel {
   int64_t rows, columns;
-  int64_t stride;
+  int64_t stride_y, stride_x;  // pixels between cells
   int64_t before;  // anchors of the levels before this one
   int64_t sizes, ratios;
   double side[kMaxAnchorKinds];   // of the square anchor
@@ -40,7 +40,7 @@ FV_HD Box<A> anchor_of_kind(const AnchorLevel& l, int64_t kind) {
 
 template <class A>
 FV_HD Box<A> shift_to_cell(const Box<A>& b, const AnchorLevel& l, int64_t row, int64_t column, double offset) {
-  const A x = (A(column) + A(offset)) * A(l.stride), y = (A(row) + A(offset)) * A(l.stride);
+  const A x = (A(column) + A(offset)) * A(l.stride_x), y = (A(row) + A(offset)) * A(l.stride_y);
   return {x + b.x1, y + b.y1, x + b.x2, y + b.y2};
 }
 

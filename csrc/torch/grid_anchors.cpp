@@ -6,7 +6,7 @@ namespace fastvision::binding {
 inline namespace FV_BACKEND {
 namespace {
 
-constexpr size_t kPerLevel = 5;  // rows, columns, stride, number of sizes, number of ratios
+constexpr size_t kPerLevel = 6;  // rows, columns, vertical and horizontal stride, number of sizes and of ratios
 
 Tensor grid_anchors(const Tensor& like, const std::vector<int64_t>& layout, const std::vector<double>& sizes,
                     const std::vector<double>& ratios, double offset) {
@@ -23,10 +23,10 @@ Tensor grid_anchors(const Tensor& like, const std::vector<int64_t>& layout, cons
   for (int l = 0; l < levels.count; ++l) {
     AnchorLevel& level = levels.level[l];
     const int64_t* p = &layout[size_t(l) * kPerLevel];
-    level.rows = p[0], level.columns = p[1], level.stride = p[2], level.before = total;
-    level.sizes = p[3], level.ratios = p[4];
+    level.rows = p[0], level.columns = p[1], level.stride_y = p[2], level.stride_x = p[3], level.before = total;
+    level.sizes = p[4], level.ratios = p[5];
     check.at_least("grid_sizes", min_of(level.rows, level.columns), 0);
-    check.at_least("strides", level.stride, 1);
+    check.at_least("strides", min_of(level.stride_y, level.stride_x), 1);
     const auto take = [&](const char* name, int64_t count, const std::vector<double>& from, size_t& next, double* to) {
       check.that(count >= 1 && count <= kMaxAnchorKinds && next + size_t(count) <= from.size(), name,
                  ": expected 1 to ", kMaxAnchorKinds, " per level, got ", count);

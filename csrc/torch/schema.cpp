@@ -37,7 +37,8 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("decode_boxes(Tensor reference, Tensor codes, float[] weights, float clip, float[]? image_size) -> Tensor");
   m.def("decode_boxes_backward(Tensor grad, Tensor reference, Tensor codes, float[] weights, float clip,"
         " float[]? image_size) -> (Tensor, Tensor)");
-  // Per level: rows, columns, stride, number of sizes, number of ratios; all sizes and all ratios in turn.
+  // layout: per level rows, columns, vertical and horizontal stride, number of sizes and of ratios. sizes, ratios: of all
+  // levels in turn.
   m.def("grid_anchors(Tensor like, SymInt[] layout, float[] sizes, float[] ratios, float offset) -> Tensor");
   m.def("match_boxes(Tensor truth, Tensor boxes, Tensor? valid, float high, float low, bool allow_low_quality)"
         " -> (Tensor match, Tensor overlap)");

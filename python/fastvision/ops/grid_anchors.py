@@ -12,7 +12,7 @@ _op = _lib.Op("grid_anchors")
 
 def grid_anchors(
     grid_sizes: Sequence[tuple[int, int]],
-    strides: Sequence[int],
+    strides: Sequence[int | tuple[int, int]],
     sizes: Sequence[Sequence[float]],
     aspect_ratios: Sequence[Sequence[float]],
     *,
@@ -24,7 +24,7 @@ def grid_anchors(
 
     Args:
         grid_sizes: ``(rows, columns)`` of each level, at most 8 levels.
-        strides: Pixels between neighbouring cells of each level.
+        strides: Pixels between neighbouring cells of each level, one number or (vertical, horizontal).
         sizes: For each level the sides of its square anchors, in pixels, at most 16.
         aspect_ratios: For each level the ratios height / width, at most 16.
         offset: Of the anchors' centres from the top left corners of their cells, in strides.
@@ -53,7 +53,7 @@ def grid_anchors(
     layout = [
         n
         for (rows, columns), stride, side, ratio in zip(grid_sizes, strides, sizes, aspect_ratios)
-        for n in (rows, columns, stride, len(side), len(ratio))
+        for n in (rows, columns, *_pair(stride), len(side), len(ratio))
     ]
     all_sizes = [float(s) for level in sizes for s in level]
     all_ratios = [float(r) for level in aspect_ratios for r in level]
@@ -61,18 +61,22 @@ def grid_anchors(
     return _op(like, layout, all_sizes, all_ratios, offset)  # type: ignore[no-any-return]
 
 
+def _pair(stride: int | tuple[int, int]) -> tuple[int, int]:
+    return stride if isinstance(stride, tuple) else (stride, stride)
+
+
 @_lib.register_fake("grid_anchors")
 def _(like: Tensor, layout: list[int], sizes: list[float], ratios: list[float], offset: float) -> Tensor:
     total = sum(
         rows * columns * side * ratio
-        for rows, columns, _, side, ratio in zip(*(layout[k::5] for k in range(5)))
+        for rows, columns, _, _, side, ratio in zip(*(layout[k::6] for k in range(6)))
     )
     return like.new_empty(total, 4)
 
 
 def grid_anchors_reference(
     grid_sizes: Sequence[tuple[int, int]],
-    strides: Sequence[int],
+    strides: Sequence[int | tuple[int, int]],
     sizes: Sequence[Sequence[float]],
     aspect_ratios: Sequence[Sequence[float]],
     *,
@@ -85,8 +89,8 @@ def grid_anchors_reference(
         tall, s = torch.tensor(ratio, dtype=dtype).sqrt(), torch.tensor(side, dtype=dtype)
         w, h = ((1 / tall)[:, None] * s).flatten(), (tall[:, None] * s).flatten()
         base = (torch.stack([-w, -h, w, h], 1) / 2).round()
-        y = (torch.arange(rows, dtype=dtype) + offset) * stride
-        x = (torch.arange(columns, dtype=dtype) + offset) * stride
+        y = (torch.arange(rows, dtype=dtype) + offset) * _pair(stride)[0]
+        x = (torch.arange(columns, dtype=dtype) + offset) * _pair(stride)[1]
         y, x = torch.meshgrid(y, x, indexing="ij")
         levels.append((torch.stack([x, y, x, y], -1).reshape(-1, 1, 4) + base).reshape(-1, 4))
     return torch.cat(levels)

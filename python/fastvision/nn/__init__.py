@@ -1,0 +1,16 @@
+"""Modules: blocks that several model families share, and the module forms of the ops."""
+
+from .feature_pyramid import FeaturePyramidNetwork
+from .frozen_batch_norm import FrozenBatchNorm2d
+from .image_batcher import ImageBatch, ImageBatcher
+from .roi_modules import MultiScaleRoIAlign, RoIAlign, RoIPool
+
+__all__ = [
+    "FeaturePyramidNetwork",
+    "FrozenBatchNorm2d",
+    "ImageBatch",
+    "ImageBatcher",
+    "MultiScaleRoIAlign",
+    "RoIAlign",
+    "RoIPool",
+]
