@@ -1,0 +1,109 @@
+"""A few calls of every op, for the checks that all ops have in common."""
+
+import torch
+from support import random_boxes
+
+from fastvision import ops
+
+
+def _generator():
+    return torch.Generator().manual_seed(0)
+
+
+def _boxes(*shape, dtype=torch.float32):
+    corner = torch.rand(*shape, 2, generator=_generator()) * 8
+    return torch.cat([corner, corner + 1 + torch.rand(*shape, 2, generator=_generator()) * 8], -1).to(dtype)
+
+
+def _rois(n, images, dtype=torch.float32):
+    return torch.cat([torch.arange(n)[:, None] % images, _boxes(n)], 1).to(dtype)
+
+
+def _features(*shape, dtype=torch.float32, channels_last=False):
+    x = torch.rand(shape, generator=_generator()).to(dtype)
+    return x.to(memory_format=torch.channels_last) if channels_last else x
+
+
+def native_calls():
+    """(name of the raw op, its arguments) with tensors that require gradients where they may."""
+    x, rois = _features(2, 3, 9, 8).requires_grad_(), _rois(4, 2)
+    last = _features(2, 8, 9, 8, channels_last=True).requires_grad_()
+    maps = [_features(2, 3, 16, 16).requires_grad_(), _features(2, 3, 8, 8).requires_grad_()]
+    a, b = _boxes(5).requires_grad_(), _boxes(5).flip(0).requires_grad_()
+    batch = _boxes(2, 4, dtype=torch.float64).requires_grad_()
+    scores, groups = torch.rand(5, generator=_generator()), torch.tensor([0, 1, 0, 1, 2])
+    weights = [10.0, 10.0, 5.0, 5.0]
+    out = torch.rand(4, 3, 2, 3, generator=_generator()).requires_grad_()
+    argmax = torch.randint(-1, 72, (4, 3, 2, 3), generator=_generator(), dtype=torch.int32)
+    pair = torch.rand(5, 5, generator=_generator())
+    plain_a, plain_b = a.detach(), b.detach()
+    return [
+        *[("box_iou", (a, b, kind, aligned, 1e-7)) for kind in range(4) for aligned in (False, True)],
+        ("box_iou", (batch, batch.detach(), 0, False, 0.0)),
+        ("box_iou_backward", (pair, plain_a, plain_b, 1, False, 0.0)),
+        ("nms", (plain_a, scores, None, 0.5, float("-inf"), None)),
+        ("nms", (plain_a, scores, groups, 0.5, 0.1, 2)),
+        ("nms_padded", (plain_a, scores, groups, scores > 0.2, 0.5, 0.1, 7)),
+        ("roi_align", (x, rois, 0.5, 2, 3, 2, True)),
+        ("roi_align", (last, rois, 1.0, 2, 2, -1, False)),
+        ("roi_align_backward", (out, rois, 0.5, 2, True, 2, 9, 8, True)),
+        ("multiscale_roi_align", (maps, rois, None, [0.25, 0.125], 224.0, 4, 2, 2, 2, False)),
+        ("multiscale_roi_align", (maps, rois, torch.tensor([0, 1, 1, 0]), [0.25, 0.125], 224.0, 4, 2, 3, 0, True)),
+        (
+            "multiscale_roi_align_backward",
+            (out, rois, None, [0.25, 0.125], 224.0, 4, 2, False, 2, [16, 8], [16, 8], False),
+        ),
+        ("roi_pool", (x, rois, 0.5, 2, 3)),
+        ("roi_pool", (last, rois, 1.0, 2, 2)),
+        ("roi_pool_backward", (out.detach(), rois, argmax, 0.5, 2, 9, 8, False)),
+        ("encode_boxes", (a, b, weights)),
+        ("encode_boxes_backward", (plain_a, plain_a, plain_b, weights)),
+        ("decode_boxes", (a, b, weights, 4.0, None)),
+        ("decode_boxes", (a, b, weights, 4.0, [20.0, 30.0])),
+        ("decode_boxes_backward", (plain_a, plain_a, plain_b, weights, 4.0, [20.0, 30.0])),
+        ("grid_anchors", (torch.empty(0), [2, 3, 8, 8, 1, 2, 1, 1, 16, 15, 1, 1], [8.0, 16.0], [0.5, 1.0, 1.0], 0.5)),
+        ("match_boxes", (plain_a, plain_b, None, 0.7, 0.3, True)),
+        ("match_boxes", (batch.detach(), batch.detach().flip(1), torch.rand(2, 4) > 0.5, 0.5, 0.5, False)),
+        ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, False)),
+        ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, True)),
+        ("device_errors", (torch.empty(0),)),
+    ]
+
+
+def public_calls():
+    """(name, function of tensors, tensors): the functions as users call them."""
+    x, rois = _features(2, 3, 9, 8), _rois(4, 2)
+    a, b, scores = _boxes(5), _boxes(5).flip(0), torch.rand(5, generator=_generator())
+    groups = torch.tensor([0, 1, 0, 1, 2])
+    return [
+        ("box_iou", ops.box_iou, (a, b)),
+        ("generalized_box_iou", ops.generalized_box_iou, (a, b)),
+        ("distance_box_iou", ops.distance_box_iou, (a, b)),
+        ("complete_box_iou", ops.complete_box_iou, (a, b)),
+        ("nms", lambda boxes, s: ops.nms(boxes, s, 0.5), (a, scores)),
+        ("batched_nms", lambda boxes, s, g: ops.batched_nms(boxes, s, g, 0.5), (a, scores, groups)),
+        ("nms_padded", lambda boxes, s: ops.nms_padded(boxes, s, 0.5, 3), (a, scores)),
+        (
+            "multiclass_nms",
+            lambda boxes, s: tuple(ops.multiclass_nms(boxes, s, score_threshold=0.1, iou_threshold=0.5, max_output=4)),
+            (_boxes(2, 6, 1), torch.rand(2, 6, 3, generator=_generator())),
+        ),
+        ("roi_align", lambda x, r: ops.roi_align(x, r, 2, 0.5), (x, rois)),
+        ("roi_align of lists", lambda x, r: ops.roi_align(x, [r, r[:1]], 2, 0.5), (x, rois[:, 1:])),
+        (
+            "multiscale_roi_align",
+            lambda x, y, r: ops.multiscale_roi_align([x, y], r, 2, [0.5, 0.25]),
+            (x, _features(2, 3, 5, 4), rois),
+        ),
+        ("roi_pool", lambda x, r: ops.roi_pool(x, r, (2, 3), 0.5), (x, rois)),
+        ("encode_boxes", ops.encode_boxes, (a, b)),
+        ("decode_boxes", lambda r, c: ops.decode_boxes(r, c, image_size=(20, 20)), (a, b / 8)),
+        ("match_boxes", lambda t, c: ops.match_boxes(t, c, 0.5, 0.3, allow_low_quality=True), (a, b)),
+        ("paste_masks_in_image", lambda m, c: ops.paste_masks_in_image(m, c, (9, 8)), (torch.rand(5, 1, 4, 4), a)),
+        ("grid_anchors", lambda x: x.sum() + ops.grid_anchors([(2, 3)], [8], [[8]], [[1.0]], device=x.device), (a,)),
+        ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
+    ]
+
+
+def sample_boxes(*shape):
+    return random_boxes(_generator(), *shape, dtype=torch.float32)
