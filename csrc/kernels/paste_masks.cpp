@@ -1,5 +1,5 @@
-// Rows outside a box are cleared. Inside, the two rows of the mask are blended once per row of the image; then each pixel
-// blends two samples of that row.
+// Rows outside a box are cleared. Inside, two rows of the padded mask are blended once per row of the image; then each
+// pixel blends two samples of that row.
 #include "paste_masks.h"
 
 #include <vector>
@@ -7,13 +7,19 @@
 #include "simd.h"
 
 namespace fastvision {
+namespace {
+
+template <class A>
+constexpr int64_t kLanes = Vec<A>::kLanes;
+
+}  // namespace
 
 template <class T, class Isa>
 void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uint8_t* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const int64_t bytes = s.height * s.row_bytes();
   exec(s.masks, 1 + 65536 / (bytes + 1), [&](int64_t begin, int64_t end) {
-    std::vector<A> row, weight;
+    std::vector<A> padded, row, weight;
     std::vector<int32_t> low, high;
     std::vector<uint8_t> pixels;
     for (int64_t n = begin; n < end; ++n) {
@@ -31,17 +37,26 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
         low[i] = int32_t(at.low), high[i] = int32_t(at.high), weight[i] = at.high_weight;
       }
       const T* mask = masks + n * s.mask_height * s.mask_width;
+      padded.resize(size_t(box.y.size * box.x.size));
+      for (int64_t y = 0; y < box.y.size; ++y)
+        for (int64_t x = 0; x < box.x.size; ++x) padded[y * box.x.size + x] = mask_at(mask, s, y, x);
       for (int64_t y = box.y.begin; y < box.y.end; ++y) {
         const auto at = box.y.sample(y);
-        for (int64_t x = 0; x < box.x.size; ++x)
-          row[x] = blend(mask_at(mask, s, at.low, x), mask_at(mask, s, at.high, x), at.high_weight);
+        const A* above = &padded[at.low * box.x.size];
+        const A* below = &padded[at.high * box.x.size];
+        for (int64_t x = 0; x < box.x.size; ++x) row[x] = blend(above[x], below[x], at.high_weight);
         uint8_t* line = s.packed ? pixels.data() : to + y * s.width + box.x.begin;
-        for (int64_t i = 0; i < across; ++i)
-          line[i] = blend(row[low[i]], row[high[i]], weight[i]) > A(s.threshold);
+        int64_t i = 0;
+        for (; i + kLanes<A> <= across; i += kLanes<A>) {
+          const Vec<A> w = Vec<A>::load(&weight[i]);
+          const Vec<A> v = blend(gather(row.data(), &low[i]), gather(row.data(), &high[i]), w);
+          store_bytes(line + i, v > Vec<A>(A(s.threshold)));
+        }
+        for (; i < across; ++i) line[i] = blend(row[low[i]], row[high[i]], weight[i]) > A(s.threshold);
         if (s.packed)
-          for (int64_t i = 0; i < across; ++i) {
-            const int64_t x = box.x.begin + i;
-            to[y * s.row_bytes() + x / 8] |= uint8_t(line[i] << x % 8);
+          for (int64_t k = 0; k < across; ++k) {
+            const int64_t x = box.x.begin + k;
+            to[y * s.row_bytes() + x / 8] |= uint8_t(line[k] << x % 8);
           }
       }
     }

@@ -1,11 +1,15 @@
 // The samples of a bin are separable: a bin is the sum over a few rows and columns of pixels, each pixel once, with the
 // product of two weights. channels_last: vectors of channels, all pixels of a bin at a time. NCHW: the rows of a bin are
-// added along x first, then the columns. Backward is the transpose; threads own channels, so sums have a fixed order.
+// added along x first, then the columns; regions of a chunk share each plane. Regions are taken in the order of their places, so that neighbours meet the same
+// pixels in the caches: for large maps memory traffic is the limit. Backward: a task owns tiles of pixels, so every sum has
+// a fixed order and every pixel is written once.
 #include "roi_align.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "simd.h"
+#include "sort.h"
 
 namespace fastvision {
 namespace {
@@ -23,6 +27,10 @@ struct AxisTaps {
   std::vector<Pixel> pixels;
   std::vector<size_t> ends;  // of each bin in pixels
   int64_t low, high;         // the range of pixels of all bins
+  // The same as four pixels per bin, relative to low, where no bin has more (as with two samples): [pixel][bin], filled
+  // up to whole vectors of bins. A filler repeats a pixel of its bin with weight 0. Otherwise empty.
+  std::vector<int32_t> four_at;
+  std::vector<A> four_weights;
 
   void set(const SampleAxis<A>& axis, A share) {
     pixels.clear();
@@ -40,11 +48,28 @@ struct AxisTaps {
         low = min_of(low, pixels[k].at), high = max_of(high, pixels[k].at);
       ends.push_back(pixels.size());
     }
+    fill_four(axis.bins);
   }
   const Pixel* begin_of(int64_t p) const { return pixels.data() + (p ? ends[p - 1] : 0); }
   const Pixel* end_of(int64_t p) const { return pixels.data() + ends[p]; }
 
  private:
+  void fill_four(int64_t bins) {
+    four_at.clear();
+    four_weights.clear();
+    for (int64_t p = 0; p < bins; ++p)
+      if (end_of(p) - begin_of(p) > 4 || end_of(p) == begin_of(p)) return;
+    const int64_t padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
+    four_at.resize(size_t(4 * padded));
+    four_weights.resize(size_t(4 * padded));
+    for (int64_t p = 0; p < bins; ++p)
+      for (int64_t k = 0; k < 4; ++k) {
+        const Pixel* pixel = begin_of(p) + k;
+        const bool filler = pixel >= end_of(p);
+        four_at[size_t(k * padded + p)] = int32_t((filler ? begin_of(p) : pixel)->at - low);
+        four_weights[size_t(k * padded + p)] = filler ? A(0) : pixel->weight;
+      }
+  }
   void add(size_t begin, int64_t at, A weight) {  // samples ascend, so the pixel is one of the last two or new
     for (size_t k = pixels.size(); k > begin && k + 2 > pixels.size(); --k)
       if (pixels[k - 1].at == at) {
@@ -81,6 +106,36 @@ struct BinPixels {
   }
 };
 
+// A region and its index among those given.
+template <class A>
+struct Placed {
+  Roi<A> roi;
+  int64_t index;
+};
+
+// The regions by level, image and tile of the map, so that one after another reads the same memory.
+template <class A>
+std::vector<Placed<A>> in_order_of_place(const RoiAlignShape& s, const A* rois, const int64_t* level_of) {
+  std::vector<Keyed<uint64_t>> keys, spare;
+  std::vector<Placed<A>> placed;
+  keys.reserve(size_t(s.rois));
+  for (int64_t r = 0; r < s.rois; ++r) {
+    const Roi<A> roi = load_roi(rois, level_of, s, r);
+    const auto tile = [](const SampleAxis<A>& axis) {
+      const A center = axis.start + axis.bin * A(axis.bins) / A(2);
+      return uint64_t(center > A(0) ? (center < A(1 << 20) ? center : A(1 << 20)) : A(0)) >> 4;
+    };
+    const uint64_t key = roi.is_zero() ? 0
+                                       : uint64_t(roi.level) << 60 | (uint64_t(roi.image) & 0xfffffff) << 32 |
+                                             tile(roi.y) << 16 | tile(roi.x);
+    keys.push_back({key, uint32_t(r)});
+  }
+  sort_by_key(keys, spare);
+  placed.reserve(keys.size());
+  for (const auto& k : keys) placed.push_back({load_roi(rois, level_of, s, k.index), int64_t(k.index)});
+  return placed;
+}
+
 constexpr int kBlock = 4;  // vectors of channels that are added at a time
 
 template <class T>
@@ -111,89 +166,91 @@ void forward_channels_last(const RoiAlignShape& s, const T* map, int64_t width, 
     }
 }
 
-// row[x - low] = sum of weight * plane[y][x] over the rows of a bin.
+// Columns [x, x + lanes) of the sum of weight * plane[y] over the rows of a bin. A whole vector is loaded where it ends
+// before `end`; what it reads behind the region is not used.
 template <class T>
-void add_rows(const T* plane, int64_t width, const typename AxisTaps<Accum<T>>::Pixel* begin,
-              const typename AxisTaps<Accum<T>>::Pixel* end, int64_t low, int64_t high, Accum<T>* row) {
+FV_HD Vec<Accum<T>> add_rows(const T* plane, const T* end, int64_t width,
+                             const typename AxisTaps<Accum<T>>::Pixel* first,
+                             const typename AxisTaps<Accum<T>>::Pixel* last, int64_t x, int64_t high) {
   using A = Accum<T>;
-  for (int64_t x = low; x <= high; x += kLanes<A>) {
-    const int64_t count = min_of(kLanes<A>, high + 1 - x);
-    Vec<A> sum(A(0));
-    for (auto y = begin; y != end; ++y) {
-      const T* p = plane + y->at * width + x;
-      const bool whole = y->at * width + x + kLanes<A> <= (y->at + 1) * width;
-      sum = multiply_add(Vec<A>(y->weight), whole ? load_vector(p) : load_vector(p, count), sum);
-    }
-    sum.store(row + (x - low));
+  Vec<A> sum(A(0));
+  for (auto y = first; y != last; ++y) {
+    const T* p = plane + y->at * width + x;
+    const Vec<A> v = p + kLanes<A> <= end ? load_vector(p) : load_vector(p, min_of(kLanes<A>, high + 1 - x));
+    sum = multiply_add(Vec<A>(y->weight), v, sum);
   }
+  return sum;
 }
 
 template <class T>
-void forward_planes(const RoiAlignShape& s, int l, const T* map, const RoiTaps<Accum<T>>& taps,
-                    std::vector<Accum<T>>& row, int64_t first, int64_t last, T* out) {
+void forward_plane(const RoiAlignShape& s, const T* plane, const T* end, int64_t width, const RoiTaps<Accum<T>>& taps,
+                   std::vector<Accum<T>>& row, T* out) {
   using A = Accum<T>;
-  const int64_t low = taps.x.low, high = taps.x.high, width = s.level[l].width;
-  row.resize(size_t(max_of<int64_t>(high - low + 1, 0) + kLanes<A>));
-  for (int64_t c = first; c < last; ++c) {
-    const T* plane = map + c * s.map_channel_stride(l);
-    T* to = out + c * s.bins();
-    for (int64_t ph = 0; ph < s.out_h; ++ph) {
-      add_rows(plane, width, taps.y.begin_of(ph), taps.y.end_of(ph), low, high, row.data());
-      for (int64_t pw = 0; pw < s.out_w; ++pw) {
-        A sum(0);
-        for (auto x = taps.x.begin_of(pw); x != taps.x.end_of(pw); ++x)
-          sum = multiply_add(x->weight, row[size_t(x->at - low)], sum);
-        *to++ = from_accum<T>(sum);
+  const int64_t low = taps.x.low, high = taps.x.high, across = high - low + 1;
+  const bool in_registers = across > 0 && across <= 2 * kLanes<A> && !taps.x.four_at.empty();
+  const int64_t padded = ceil_div(s.out_w, kLanes<A>) * kLanes<A>;
+  row.resize(size_t(max_of<int64_t>(across, 0) + kLanes<A>));
+  for (int64_t ph = 0; ph < s.out_h; ++ph, out += s.out_w) {
+    const auto rows = taps.y.begin_of(ph), rows_end = taps.y.end_of(ph);
+    if (in_registers) {
+      const Vec<A> first = add_rows(plane, end, width, rows, rows_end, low, high);
+      const Vec<A> second = across > kLanes<A> ? add_rows(plane, end, width, rows, rows_end, low + kLanes<A>, high)
+                                               : Vec<A>(A(0));
+      for (int64_t pw = 0; pw < s.out_w; pw += kLanes<A>) {
+        Vec<A> sum(A(0));
+        for (int64_t k = 0; k < 4; ++k)
+          sum = multiply_add(Vec<A>::load(&taps.x.four_weights[size_t(k * padded + pw)]),
+                             lookup(first, second, &taps.x.four_at[size_t(k * padded + pw)]), sum);
+        store_vector(out + pw, sum, min_of(kLanes<A>, s.out_w - pw));
       }
+      continue;
     }
-  }
-}
-
-template <class T>
-void backward_channels_last(const RoiAlignShape& s, const T* grad, const RoiTaps<Accum<T>>& taps,
-                            BinPixels<Accum<T>>& bin, int64_t width, int64_t stride, int64_t channels,
-                            Accum<T>* map) {
-  using A = Accum<T>;
-  for (int64_t ph = 0; ph < s.out_h; ++ph)
-    for (int64_t pw = 0; pw < s.out_w; ++pw, grad += s.channels) {
-      bin.set(taps, ph, pw, width, stride);
-      int64_t c = 0;
-      for (; c + kLanes<A> <= channels; c += kLanes<A>) {
-        const Vec<A> g = load_vector(grad + c);
-        for (size_t k = 0; k < bin.offsets.size(); ++k) {
-          A* pixel = map + bin.offsets[k] + c;
-          multiply_add(Vec<A>(bin.weights[k]), g, Vec<A>::load(pixel)).store(pixel);
-        }
-      }
-      for (; c < channels; ++c)
-        for (size_t k = 0; k < bin.offsets.size(); ++k) {
-          A* pixel = map + bin.offsets[k] + c;
-          *pixel = multiply_add(bin.weights[k], to_accum(grad[c]), *pixel);
-        }
-    }
-}
-
-template <class T>
-void backward_plane(const RoiAlignShape& s, const T* grad, const RoiTaps<Accum<T>>& taps,
-                    std::vector<Accum<T>>& row, int64_t width, Accum<T>* plane) {
-  using A = Accum<T>;
-  const int64_t low = taps.x.low, high = taps.x.high;
-  for (int64_t ph = 0; ph < s.out_h; ++ph) {
-    row.assign(size_t(max_of<int64_t>(high - low + 1, 0)), A(0));
+    for (int64_t x = low; x <= high; x += kLanes<A>)
+      add_rows(plane, end, width, rows, rows_end, x, high).store(row.data() + (x - low));
     for (int64_t pw = 0; pw < s.out_w; ++pw) {
-      const A g = to_accum(*grad++);
+      A sum(0);
       for (auto x = taps.x.begin_of(pw); x != taps.x.end_of(pw); ++x)
-        row[size_t(x->at - low)] = multiply_add(x->weight, g, row[size_t(x->at - low)]);
-    }
-    for (auto y = taps.y.begin_of(ph); y != taps.y.end_of(ph); ++y) {
-      A* to = plane + y->at * width + low;
-      int64_t x = 0;
-      for (; x + kLanes<A> <= high - low + 1; x += kLanes<A>)
-        multiply_add(Vec<A>(y->weight), Vec<A>::load(&row[size_t(x)]), Vec<A>::load(to + x)).store(to + x);
-      for (; x <= high - low; ++x) to[x] = multiply_add(y->weight, row[size_t(x)], to[x]);
+        sum = multiply_add(x->weight, row[size_t(x->at - low)], sum);
+      out[pw] = from_accum<T>(sum);
     }
   }
 }
+
+constexpr int64_t kTile = 16;  // pixels per side; with a vector of channels for each, a tile of sums fits the first cache
+
+// What the regions add to one tile: bins, and for each the pixels of the tile that it reads.
+template <class A>
+struct TileTaps {
+  struct Bin {
+    int64_t offset;  // of the bin's gradient, channel 0
+    size_t end;      // of its pixels
+  };
+  std::vector<Bin> bins;
+  std::vector<typename AxisTaps<A>::Pixel> pixels;
+  RoiTaps<A> roi_taps;
+
+  void set(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, const std::vector<Placed<A>>& placed) {
+    bins.clear();
+    pixels.clear();
+    for (const auto& [roi, index] : placed) {
+      if (roi.is_zero() || roi.image != tile.image || roi.level != tile.level) continue;
+      if (!touches(roi.y, tile.y, kTile) || !touches(roi.x, tile.x, kTile)) continue;
+      roi_taps.set(roi);
+      for (int64_t ph = 0; ph < s.out_h; ++ph) {
+        for (int64_t pw = 0; pw < s.out_w; ++pw) {
+          const size_t before = pixels.size();
+          for (auto y = roi_taps.y.begin_of(ph); y != roi_taps.y.end_of(ph); ++y) {
+            if (y->at < tile.y || y->at >= tile.y + kTile) continue;
+            for (auto x = roi_taps.x.begin_of(pw); x != roi_taps.x.end_of(pw); ++x)
+              if (x->at >= tile.x && x->at < tile.x + kTile)
+                pixels.push_back({(y->at - tile.y) * kTile + x->at - tile.x, y->weight * x->weight});
+          }
+          if (pixels.size() > before) bins.push_back({s.bin_offset(index, ph, pw), pixels.size()});
+        }
+      }
+    }
+  }
+};
 
 }  // namespace
 
@@ -202,21 +259,33 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
                const int64_t* level_of, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const int64_t per_roi = s.channels * s.bins();
-  exec(s.rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
-    RoiTaps<A> taps;
+  const std::vector<Placed<A>> placed = in_order_of_place(s, rois, level_of);
+  // Enough chunks for the threads, enough regions in each to share a plane.
+  const int64_t chunk = max_of(int64_t(1), min_of(int64_t(64), s.rois / (4 * exec.threads)));
+  exec(ceil_div(s.rois, chunk), 1 + 16384 / (chunk * per_roi + 1), [&](int64_t begin, int64_t end) {
+    std::vector<RoiTaps<A>> taps(static_cast<size_t>(chunk));
     BinPixels<A> bin;
     std::vector<A> row;
-    for (int64_t r = begin; r < end; ++r) {
-      const Roi<A> roi = load_roi(rois, level_of, s, r);
-      T* to = out + r * per_roi;
-      if (roi.is_zero()) {
-        memset(to, 0, size_t(per_roi) * sizeof(T));
-        continue;
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t first = k * chunk, count = min_of(chunk, s.rois - first);
+      for (int64_t i = 0; i < count; ++i) {
+        const Placed<A>& p = placed[size_t(first + i)];
+        T* to = out + p.index * per_roi;
+        if (p.roi.is_zero()) memset(to, 0, size_t(per_roi) * sizeof(T));
+        else taps[size_t(i)].set(p.roi);
+        if (p.roi.is_zero() || !s.channels_last) continue;
+        const int l = p.roi.level;
+        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], bin, to);
       }
-      taps.set(roi);
-      const T* map = maps.at[roi.level] + s.map_offset(roi.level, roi.image);
-      if (s.channels_last) forward_channels_last(s, map, s.level[roi.level].width, taps, bin, to);
-      else forward_planes(s, roi.level, map, taps, row, 0, s.channels, to);
+      for (int64_t c = 0; c < s.channels && !s.channels_last; ++c)
+        for (int64_t i = 0; i < count; ++i) {
+          const Placed<A>& p = placed[size_t(first + i)];
+          if (p.roi.is_zero()) continue;
+          const int l = p.roi.level;
+          const T* plane = maps.at[l] + s.map_offset(l, p.roi.image) + c * s.map_channel_stride(l);
+          forward_plane(s, plane, maps.at[l] + s.map_offset(l, s.batch), s.level[l].width, taps[size_t(i)], row,
+                        out + p.index * per_roi + c * s.bins());
+        }
     }
   });
 }
@@ -225,52 +294,38 @@ template <class T, class Isa>
 void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* rois, const int64_t* level_of,
                         const LevelPointers<T>& grad_maps, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  // A task owns some channels of one image in every level: wide enough to fill cache lines, enough tasks for threads.
-  const int64_t chunk = s.channels_last ? 64 : 8, chunks = ceil_div(s.channels, chunk);
-  exec(s.batch * chunks, 1, [&](int64_t begin, int64_t end) {
-    RoiTaps<A> taps;
-    BinPixels<A> bin;
-    std::vector<A> row;
-    std::vector<A> sums[kMaxLevels];  // 16-bit gradients are added in float32
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / chunks, first = task % chunks * chunk;
-      const int64_t channels = min_of(chunk, s.channels - first);
-      for (int l = 0; l < s.levels; ++l) {
-        const int64_t pixels = s.level[l].height * s.level[l].width;
-        T* map = grad_maps.at[l] + s.map_offset(l, image) + first * s.map_channel_stride(l);
-        if constexpr (sizeof(T) != sizeof(A)) sums[l].assign(size_t(pixels * channels), A(0));
-        else if (s.channels_last)
-          for (int64_t p = 0; p < pixels; ++p) memset(map + p * s.channels, 0, size_t(channels) * sizeof(T));
-        else memset(map, 0, size_t(pixels * channels) * sizeof(T));
-      }
-      for (int64_t r = 0; r < s.rois; ++r) {
-        if (rois[5 * r] != A(image)) continue;
-        const Roi<A> roi = load_roi(rois, level_of, s, r);
-        if (roi.is_zero()) continue;
-        taps.set(roi);
-        const int l = roi.level;
-        const int64_t pixels = s.level[l].height * s.level[l].width;
-        const T* g = grad + r * s.channels * s.bins() + first * s.out_channel_stride();
-        A* map;
-        if constexpr (sizeof(T) != sizeof(A)) map = sums[l].data();
-        else map = grad_maps.at[l] + s.map_offset(l, image) + first * s.map_channel_stride(l);
-        if (s.channels_last)
-          backward_channels_last(s, g, taps, bin, s.level[l].width, sizeof(T) != sizeof(A) ? channels : s.channels,
-                                 channels, map);
-        else
-          for (int64_t c = 0; c < channels; ++c)
-            backward_plane(s, g + c * s.bins(), taps, row, s.level[l].width, map + c * pixels);
-      }
-      if constexpr (sizeof(T) != sizeof(A))
-        for (int l = 0; l < s.levels; ++l) {
-          const int64_t pixels = s.level[l].height * s.level[l].width;
-          T* map = grad_maps.at[l] + s.map_offset(l, image) + first * s.map_channel_stride(l);
-          const int64_t runs = s.channels_last ? pixels : 1, length = int64_t(sums[l].size()) / max_of<int64_t>(runs, 1);
-          for (int64_t run = 0; run < runs; ++run)
-            for (int64_t i = 0; i < length; ++i)
-              map[run * s.channels + i] = from_accum<T>(sums[l][size_t(run * length + i)]);
+  const std::vector<Placed<A>> placed = in_order_of_place(s, rois, level_of);
+  const RoiAlignTiles tiles(s, kTile);
+  const int64_t total = tiles.before[s.levels], tasks = min_of(total, 8 * exec.threads);
+  // Task t takes tiles t, t + tasks, ...: crowded tiles lie beside each other.
+  exec(tasks, 1, [&](int64_t begin, int64_t end) {
+    TileTaps<A> taps;
+    std::vector<Vec<A>> sums(static_cast<size_t>(kTile * kTile));
+    for (int64_t task = begin; task < end; ++task)
+      for (int64_t index = task; index < total; index += tasks) {
+        const auto tile = tiles.at(s, index);
+        taps.set(s, tile, placed);
+        const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
+        const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
+        T* const map = grad_maps.at[tile.level] + s.map_offset(tile.level, tile.image);
+        for (int64_t c = 0; c < s.channels; c += kLanes<A>) {
+          const int64_t count = min_of(kLanes<A>, s.channels - c);
+          std::fill(sums.begin(), sums.end(), Vec<A>(A(0)));
+          size_t k = 0;
+          for (const auto& bin : taps.bins) {
+            const Vec<A> g = load_strided(grad + bin.offset + c * s.out_channel_stride(), s.out_channel_stride(), count);
+            for (; k < bin.end; ++k) {
+              Vec<A>& sum = sums[size_t(taps.pixels[k].at)];
+              sum = multiply_add(Vec<A>(taps.pixels[k].weight), g, sum);
+            }
+          }
+          for (int64_t y = 0; y < rows; ++y)
+            for (int64_t x = 0; x < columns; ++x)
+              store_strided(map + s.pixel_offset(tile.level, tile.y + y, tile.x + x) +
+                                c * s.map_channel_stride(tile.level),
+                            s.map_channel_stride(tile.level), sums[size_t(y * kTile + x)], count);
         }
-    }
+      }
   });
 }
 

@@ -99,21 +99,9 @@ __device__ A pixel_weight(const SampleAxis<A>& axis, int64_t p, int64_t at) {
   return weight;
 }
 
-// Whether a region's samples can reach pixels [first, first + kTile) of an axis.
-template <class A>
-__device__ bool touches(const SampleAxis<A>& axis, int64_t first) {
-  const A end = axis.start + axis.bin * A(axis.bins);
-  return end >= A(first - 2) - A(1e-5) * fabs(end) && axis.start <= A(first + kTile + 1) + A(1e-5) * fabs(axis.start);
-}
-
-struct TileCounts {
-  int64_t before[kMaxLevels + 1];  // tiles of the levels before this one
-  int64_t across[kMaxLevels];
-};
-
 template <class T>
 __global__ void __launch_bounds__(kChannels)
-    backward_kernel(const __grid_constant__ RoiAlignShape s, const __grid_constant__ TileCounts tiles,
+    backward_kernel(const __grid_constant__ RoiAlignShape s, const __grid_constant__ RoiAlignTiles tiles,
                     const T* __restrict__ grad, const Accum<T>* __restrict__ rois,
                     const int64_t* __restrict__ level_of, const __grid_constant__ LevelPointers<T> grad_maps) {
   using A = Accum<T>;
@@ -121,13 +109,10 @@ __global__ void __launch_bounds__(kChannels)
   FV_SHARED(weight_x, A[kBins][kTile]);
   FV_SHARED(touching, int64_t[kChannels]);
   const int64_t chunks = ceil_div(s.channels, int64_t(kChannels));
-  const int64_t tile = blockIdx.x / chunks, c = blockIdx.x % chunks * kChannels + threadIdx.x;
-  int level = 0;
-  while (tile >= tiles.before[level + 1]) ++level;
-  const int64_t per_image = (tiles.before[level + 1] - tiles.before[level]) / s.batch;
-  const int64_t image = (tile - tiles.before[level]) / per_image;
-  const int64_t in_image = (tile - tiles.before[level]) % per_image;
-  const int64_t y0 = in_image / tiles.across[level] * kTile, x0 = in_image % tiles.across[level] * kTile;
+  const int64_t c = blockIdx.x % chunks * kChannels + threadIdx.x;
+  const auto tile = tiles.at(s, blockIdx.x / chunks);
+  const int level = tile.level;
+  const int64_t y0 = tile.y, x0 = tile.x;
 
   A sum[kTile][kTile] = {};
   for (int64_t first = 0; first < s.rois; first += kChannels) {
@@ -136,7 +121,8 @@ __global__ void __launch_bounds__(kChannels)
     const int64_t candidate = first + threadIdx.x;
     if (candidate < s.rois) {
       const Roi<A> roi = load_roi(rois, level_of, s, candidate);
-      touch = !roi.is_zero() && roi.image == image && roi.level == level && touches(roi.y, y0) && touches(roi.x, x0);
+      touch = !roi.is_zero() && roi.image == tile.image && roi.level == level && touches(roi.y, y0, kTile) &&
+              touches(roi.x, x0, kTile);
     }
     const int count = gather_in_order<kChannels>(touch, candidate, touching);
     for (int k = 0; k < count; ++k) {
@@ -178,7 +164,7 @@ __global__ void __launch_bounds__(kChannels)
     }
   }
   if (c >= s.channels) return;
-  T* map = grad_maps.at[level] + s.map_offset(level, image) + c * s.map_channel_stride(level);
+  T* map = grad_maps.at[level] + s.map_offset(level, tile.image) + c * s.map_channel_stride(level);
   FV_UNROLL
   for (int y = 0; y < kTile; ++y) {
     FV_UNROLL
@@ -204,12 +190,7 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
 template <class T>
 void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* rois, const int64_t* level_of,
                         const LevelPointers<T>& grad_maps, const CudaExec& exec) {
-  TileCounts tiles{};
-  for (int l = 0; l < s.levels; ++l) {
-    tiles.across[l] = ceil_div(s.level[l].width, int64_t(kTile));
-    tiles.before[l + 1] =
-        tiles.before[l] + s.batch * ceil_div(s.level[l].height, int64_t(kTile)) * tiles.across[l];
-  }
+  const RoiAlignTiles tiles(s, kTile);
   const int64_t blocks = tiles.before[s.levels] * ceil_div(s.channels, int64_t(kChannels));
   if (blocks == 0) return;
   launch(exec, backward_kernel<T>, unsigned(blocks), kChannels, 0, s, tiles, grad, rois, level_of, grad_maps);

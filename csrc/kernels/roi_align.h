@@ -103,6 +103,42 @@ FV_HD Roi<A> load_roi(const A* roi, const int64_t* level_of, const RoiAlignShape
   return r;
 }
 
+// Whether samples of a region may reach pixels [first, first + count) of an axis.
+template <class A>
+FV_HD bool touches(const SampleAxis<A>& axis, int64_t first, int64_t count) {
+  const A end = axis.start + axis.bin * A(axis.bins), slack = A(2) + A(1e-5) * A(fabs(end));
+  return end + slack >= A(first) && axis.start <= A(first + count) + A(2) + A(1e-5) * A(fabs(axis.start));
+}
+
+// The backward goes over square tiles of pixels, numbered over levels, images, rows and columns.
+struct RoiAlignTiles {
+  int64_t side;
+  int64_t before[kMaxLevels + 1];  // tiles of the levels before this one
+  int64_t across[kMaxLevels];
+
+  RoiAlignTiles(const RoiAlignShape& s, int64_t pixels) : side(pixels) {
+    before[0] = 0;
+    for (int l = 0; l < s.levels; ++l) {
+      across[l] = ceil_div(s.level[l].width, side);
+      before[l + 1] = before[l] + s.batch * ceil_div(s.level[l].height, side) * across[l];
+    }
+  }
+  struct Tile {
+    int level;
+    int64_t image, y, x;  // of its first pixel
+  };
+  FV_HD Tile at(const RoiAlignShape& s, int64_t index) const {
+    Tile t{};
+    while (index >= before[t.level + 1]) ++t.level;
+    index -= before[t.level];
+    const int64_t per_image = ceil_div(s.level[t.level].height, side) * across[t.level];
+    t.image = index / per_image;
+    t.y = index % per_image / across[t.level] * side;
+    t.x = index % across[t.level] * side;
+    return t;
+  }
+};
+
 // Twins. maps and grad_maps: one (batch, channels, height, width) per level, contiguous or all channels_last; out and
 // grad: (rois, channels, out_h, out_w) likewise; rois in the accumulation type; level_of: (rois,) or null to choose by
 // area. The backward writes every element of grad_maps and adds in a fixed order.

@@ -111,6 +111,16 @@ FV_HD IndexVec<A> all_lanes(int64_t index) {
   IndexVec<A> v{};
   return v + decltype(v[0] + v[0])(index);
 }
+template <class A>
+FV_HD IndexVec<A> lane_numbers() {
+  IndexVec<A> v;
+  for (int i = 0; i < kVectorBytes / int(sizeof(A)); ++i) v[i] = i;
+  return v;
+}
+template <class A>
+FV_HD IndexVec<A> lanes_below(int64_t n) {  // all bits of the first n lanes
+  return lane_numbers<A>() < all_lanes<A>(n);
+}
 template <class A, class Isa>
 FV_HD IndexVec<A> select(MaskOf<A, Isa> m, int64_t yes, IndexVec<A> no) {
   return m.raw ? all_lanes<A>(yes) : no;
@@ -226,18 +236,86 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v) {
     memcpy(p, &halves, sizeof halves);
   }
 }
-// The first n lanes; the others are zero.
+// The first n lanes; the others are zero, or left alone. Memory behind them is not touched.
 template <class T>
 FV_HD Vec<Accum<T>> load_vector(const T* p, int64_t n) {
-  T lanes[Vec<Accum<T>>::kLanes] = {};
-  memcpy(lanes, p, size_t(n) * sizeof(T));
-  return load_vector(lanes);
+#if defined(__AVX512F__)
+  const uint32_t lanes = (1u << n) - 1;
+  if constexpr (sizeof(T) == 4) return Vec<float>(_mm512_maskz_loadu_ps(__mmask16(lanes), p));
+  else if constexpr (sizeof(T) == 8) return Vec<double>(_mm512_maskz_loadu_pd(__mmask8(lanes), p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return Vec<float>(_mm256_maskload_ps(p, __m256i(lanes_below<float>(n))));
+  else if constexpr (sizeof(T) == 8) return Vec<double>(_mm256_maskload_pd(p, __m256i(lanes_below<double>(n))));
+#endif
+  T lanes_in_memory[Vec<Accum<T>>::kLanes] = {};
+  memcpy(lanes_in_memory, p, size_t(n) * sizeof(T));
+  return load_vector(lanes_in_memory);
 }
 template <class T>
 FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
-  T lanes[Vec<Accum<T>>::kLanes];
-  store_vector(lanes, v);
-  memcpy(p, lanes, size_t(n) * sizeof(T));
+#if defined(__AVX512F__)
+  const uint32_t lanes = (1u << n) - 1;
+  if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, __mmask16(lanes), v.raw);
+  else if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, __mmask8(lanes), v.raw);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return _mm256_maskstore_ps(p, __m256i(lanes_below<float>(n)), v.raw);
+  else if constexpr (sizeof(T) == 8) return _mm256_maskstore_pd(p, __m256i(lanes_below<double>(n)), v.raw);
+#endif
+  T lanes_in_memory[Vec<Accum<T>>::kLanes];
+  store_vector(lanes_in_memory, v);
+  memcpy(p, lanes_in_memory, size_t(n) * sizeof(T));
+}
+
+// Lanes that lie `stride` apart in memory.
+template <class T>
+FV_HD Vec<Accum<T>> load_strided(const T* p, int64_t stride, int64_t n) {
+  if (stride == 1) return n == Vec<Accum<T>>::kLanes ? load_vector(p) : load_vector(p, n);
+  Accum<T> lanes[Vec<Accum<T>>::kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = to_accum(p[i * stride]);
+  return Vec<Accum<T>>::load(lanes);
+}
+template <class T>
+FV_HD void store_strided(T* p, int64_t stride, Vec<Accum<T>> v, int64_t n) {
+  if (stride == 1) return n == Vec<Accum<T>>::kLanes ? store_vector(p, v) : store_vector(p, v, n);
+  Accum<T> lanes[Vec<Accum<T>>::kLanes];
+  v.store(lanes);
+  for (int64_t i = 0; i < n; ++i) p[i * stride] = from_accum<T>(lanes[i]);
+}
+
+// A byte per lane, 0 or 1.
+template <class A, class Isa>
+FV_HD void store_bytes(uint8_t* p, MaskOf<A, Isa> m) {
+  typedef uint8_t Bytes __attribute__((vector_size(VecOf<A, Isa>::kLanes)));
+  const Bytes bytes = __builtin_convertvector(m.raw, Bytes) & 1;
+  memcpy(p, &bytes, sizeof bytes);
+}
+
+// values[index] for every lane.
+template <class A>
+FV_HD Vec<A> gather(const A* values, const int32_t* index) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4) return Vec<A>(
+      _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, _mm512_loadu_si512(index), values, 4));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == 4)
+    return Vec<A>(_mm256_i32gather_ps(values, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), 4));
+#endif
+  Vec<A> v;
+  for (int i = 0; i < Vec<A>::kLanes; ++i) v.raw[i] = values[index[i]];
+  return v;
+}
+
+// The same from two vectors that hold the values, for indices below twice the lanes.
+template <class A>
+FV_HD Vec<A> lookup(Vec<A> first, Vec<A> second, const int32_t* index) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4)
+    return Vec<A>(_mm512_permutex2var_ps(first.raw, _mm512_loadu_si512(index), second.raw));
+#endif
+  A values[2 * Vec<A>::kLanes];
+  first.store(values);
+  second.store(values + Vec<A>::kLanes);
+  return gather(values, index);
 }
 
 }  // namespace fastvision

@@ -20,6 +20,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "../kernels/common.h"
 
 #define FV_IS_cpu 1
@@ -140,7 +144,9 @@ struct Check {
     for (const int64_t n : sizes) overflow |= __builtin_mul_overflow(bytes, n > 0 ? n : 1, &bytes);
     if (overflow) fail(op, ": the result: expected at most 2**63 bytes, got shape ", text(sizes));
     try {
-      return torch::stable::empty(sizes, dtype, std::nullopt, like.device(), std::nullopt, format);
+      const Tensor t = torch::stable::empty(sizes, dtype, std::nullopt, like.device(), std::nullopt, format);
+      advise_huge_pages(t, bytes / 8 * element_bytes(dtype));
+      return t;
     } catch (const std::runtime_error&) {
       fail(op, ": out of memory: cannot allocate shape ", text(sizes), " of ", dtype_name(dtype), " (",
            bytes / 8 * element_bytes(dtype), " bytes)");
@@ -149,6 +155,16 @@ struct Check {
   Tensor empty(const Tensor& like, const Sizes& sizes) const { return empty(like, sizes, like.scalar_type()); }
 
  private:
+  // Fresh memory is mapped when it is first written; 4 KiB at a time that takes longer than many kernels do.
+  static void advise_huge_pages([[maybe_unused]] const Tensor& t, [[maybe_unused]] int64_t bytes) {
+#if FV_IS == FV_IS_cpu && defined(__linux__)
+    constexpr uintptr_t kPage = 4096;
+    if (bytes < int64_t(4) << 20) return;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(t.mutable_data_ptr()) + kPage - 1) / kPage * kPage;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(t.mutable_data_ptr()) + uintptr_t(bytes)) / kPage * kPage;
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+  }
   static std::string text(const Sizes& sizes) {
     std::ostringstream s;
     s << '(';
