@@ -26,9 +26,6 @@ LIMIT_BYTES, LIMIT_SECONDS = 8 * 2**30, 30
 def child(module: str, function: str, backend: str, report: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     faulthandler.enable()
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    torch.manual_seed(0)
     status = 0
     try:
         with support.Backend(backend) as active:
@@ -64,6 +61,9 @@ def run(module: str, function: str, backend: str) -> dict[str, str]:
 
 def main() -> None:
     torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.manual_seed(0)
     for line in sys.stdin:
         print(json.dumps(run(*line.split())), flush=True)
 
