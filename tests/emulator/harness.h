@@ -1,5 +1,5 @@
-// What the tests of the emulator share. The cases in primitives.cu and fragments.cu also run on a GPU, which shows that
-// the emulator and the PTX wrappers agree with it: see csrc/emulator/README.md.
+// What the tests of the emulator share. The cases in threads.cu, memory.cu and fragments.cu also run on a GPU, which
+// shows that the emulator and the PTX wrappers agree with it: see csrc/emulator/README.md.
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,13 @@ struct Case {
   const char* name;
   void (*run)();
 };
-std::vector<Case> primitive_cases();
+std::vector<Case> thread_cases();
+std::vector<Case> memory_cases();
 std::vector<Case> fragment_cases();
 std::vector<Case> launch_cases();
-std::vector<Case> planted_cases();
+std::vector<Case> planted_memory_cases();
+std::vector<Case> planted_synchronisation_cases();
+std::vector<Case> planted_control_flow_cases();
 
 struct WrongResult : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -63,6 +66,11 @@ class Buffer {
   std::size_t size_;
   T* data_;
 };
+
+template <class T, class F>
+void expect_all(Buffer<T>& out, F expected) {
+  for (std::size_t i = 0; i < out.size(); ++i) expect_equal(out[i], T(expected(int(i))), "element", i);
+}
 
 // Launches and waits.
 template <class... P>

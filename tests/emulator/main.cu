@@ -10,22 +10,21 @@
 
 namespace {
 
-std::vector<Case> right_cases() {
-  std::vector<Case> all = primitive_cases();
-  for (const Case& c : fragment_cases()) all.push_back(c);
-#if !defined(__CUDACC__)
-  for (const Case& c : launch_cases()) all.push_back(c);
-#endif
+std::vector<Case> joined(std::initializer_list<std::vector<Case>> lists) {
+  std::vector<Case> all;
+  for (const std::vector<Case>& list : lists) all.insert(all.end(), list.begin(), list.end());
   return all;
 }
 
-std::vector<Case> planted() {
 #if defined(__CUDACC__)
-  return {};
+std::vector<Case> right_cases() { return joined({thread_cases(), memory_cases(), fragment_cases()}); }
+std::vector<Case> planted() { return {}; }
 #else
-  return planted_cases();
-#endif
+std::vector<Case> right_cases() { return joined({thread_cases(), memory_cases(), fragment_cases(), launch_cases()}); }
+std::vector<Case> planted() {
+  return joined({planted_memory_cases(), planted_synchronisation_cases(), planted_control_flow_cases()});
 }
+#endif
 
 int run_case(const Case& c) {
   try {

@@ -1,4 +1,4 @@
-"""Every planted defect (planted_defects.cu) is found by the builds that this table names, and a control by none."""
+"""Every planted defect (planted_*.cu) is found by the builds that this table names, and a control by none."""
 
 import re
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ def race(kernel: str, plain: str = "right", hidden: tuple[str, ...] = ()) -> Fou
 
 DEFECTS = {
     # Memory
-    "global_write": out_of_bounds(r"heap-buffer-overflow.*WRITE of size 4.* write_past_end .*planted_defects\.cu:\d+"),
-    "global_read": out_of_bounds(r"heap-buffer-overflow.*READ of size 4.* read_next .*planted_defects\.cu:\d+"),
-    "shared_write": out_of_bounds(r"planted_defects\.cu:\d+.*index 256 out of bounds for type 'double \[256\]'"),
+    "global_write": out_of_bounds(r"heap-buffer-overflow.*WRITE of size 4.* write_past_end .*planted_\w+\.cu:\d+"),
+    "global_read": out_of_bounds(r"heap-buffer-overflow.*READ of size 4.* read_next .*planted_\w+\.cu:\d+"),
+    "shared_write": out_of_bounds(r"planted_\w+\.cu:\d+.*index 256 out of bounds for type 'double \[256\]'"),
     "shared_row_write": out_of_bounds(r"index 32 out of bounds for type 'float \[32\]'"),
     "dynamic_shared_write": out_of_bounds(r"heap-buffer-overflow.* write_past_dynamic "),
     "local_write": out_of_bounds(r"index 4 out of bounds for type 'float \[4\]'"),
@@ -67,23 +67,19 @@ DEFECTS = {
     "missing_commit": everywhere("element 0 is -nan", hidden=EAGER),
     # Control flow
     "divergent_barrier": everywhere(
-        r"divergent barrier: this thread is at planted_defects\.cu:\d+, thread \(\d+,0,0\) waits at planted_defects"
+        r"divergent barrier: this thread is at planted_\w+\.cu:\d+, thread \(\d+,0,0\) waits at planted_"
     ),
     "deadlock": everywhere(
         r"deadlock in block \(0,0,0\):\n"
-        r"  40 thread\(s\) wait in __syncthreads at planted_defects\.cu:\d+, threads 0-39\n"
-        r"  24 thread\(s\) wait in __shfl_sync at planted_defects\.cu:\d+ \(warp 1, mask 0xffffffff\), threads 40-63\n"
+        r"  40 thread\(s\) wait in __syncthreads at planted_\w+\.cu:\d+, threads 0-39\n"
+        r"  24 thread\(s\) wait in __shfl_sync at planted_\w+\.cu:\d+ \(warp 1, mask 0xffffffff\), threads 40-63\n"
         r"  64 thread\(s\) have returned"
     ),
     "divergent_warp": everywhere(r"divergent warp operation: lane \d+ executes __\w+ at .* lane \d+ executes __\w+ at"),
-    "different_masks": everywhere(r"divergent warp operation: .*executes __syncwarp at planted_defects"),
-    "not_in_own_mask": everywhere(
-        r"__shfl_sync: the calling lane \d+ is not in its own mask \[planted_defects\.cu:\d+"
-    ),
-    "partial_mma": everywhere(r"mma bf16 needs all 32 lanes of the warp, only those of 0xffff came \[planted_defects"),
-    "endless_spin": everywhere(
-        r"livelock: threads only spin on atomics \[planted_defects\.cu:\d+, block \(0,0,0\) thread"
-    ),
+    "different_masks": everywhere(r"divergent warp operation: .*executes __syncwarp at planted_"),
+    "not_in_own_mask": everywhere(r"__shfl_sync: the calling lane \d+ is not in its own mask \[planted_\w+\.cu:\d+"),
+    "partial_mma": everywhere(r"mma bf16 needs all 32 lanes of the warp, only those of 0xffff came \[planted_"),
+    "endless_spin": everywhere(r"livelock: threads only spin on atomics \[planted_\w+\.cu:\d+, block \(0,0,0\) thread"),
     # Controls
     "fences": Found(),
     "spin": Found(),
@@ -123,7 +119,7 @@ def test_thread_sanitizer_finds(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["divergent_barrier", "deadlock"])
 def test_message_names_the_line(case: str) -> None:
-    source = (Path(__file__).parent / "planted_defects.cu").read_text().splitlines()
-    lines = [int(number) for number in re.findall(r"planted_defects\.cu:(\d+)", run("plain", case, FORWARD))]
+    source = (Path(__file__).parent / "planted_control_flow.cu").read_text().splitlines()
+    lines = [int(number) for number in re.findall(r"planted_control_flow\.cu:(\d+)", run("plain", case, FORWARD))]
     assert len(lines) >= 2
     assert all("__syncthreads" in source[n - 1] or "__shfl_sync" in source[n - 1] for n in lines)
