@@ -1,35 +1,34 @@
 """Every op test runs over the backends by the fixture ``backend``; fresh memory is filled with NaN."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import emulated
 import pytest
-from hypothesis import HealthCheck, settings
-
-ROOT = Path(__file__).parents[1]
+from hypothesis import HealthCheck, Phase, settings
 
 
 def pytest_configure() -> None:
     """Builds the CUDA kernels for the CPU, unless FASTVISION_EMULATED already names such a library."""
     if "FASTVISION_EMULATED" in os.environ:
         return
-    build = ROOT / "build" / "emulated"
-    configure = ["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DFASTVISION_EMULATED=ON"]
-    for command in ([*configure, f"-DPython_EXECUTABLE={sys.executable}"], ["cmake", "--build", build]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            pytest.exit(f"building the emulated library failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}", 3)
-    os.environ["FASTVISION_EMULATED"] = str(build / "_emulated.so")
+    try:
+        os.environ["FASTVISION_EMULATED"] = str(emulated.build())
+    except RuntimeError as error:
+        pytest.exit(str(error), 3)
 
 
 checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("quick", max_examples=25, deadline=None, suppress_health_check=checks)
-settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=checks)
+examples = int(os.environ.get("FASTVISION_EXAMPLES", 100))
+settings.register_profile("default", max_examples=examples, deadline=None, suppress_health_check=checks)
 settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=checks, derandomize=True)
 settings.register_profile("soak", max_examples=20_000, deadline=None, suppress_health_check=checks)
+# For runs of which only the outcome matters: no time is spent on making a failure small.
+settings.register_profile(
+    "mutants", settings.get_profile("default"), derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("default")
 
 
@@ -38,11 +37,22 @@ def poisoned_memory() -> Iterator[None]:
     """An output that a kernel forgot to write is NaN or the largest integer."""
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def no_data_races() -> Iterator[None]:
+    """Under ThreadSanitizer (tools/check_kernels.py) a test in which a race is reported fails."""
+    log = os.environ.get("FASTVISION_RACE_LOG")
+    reports = Path(f"{log}.{os.getpid()}")
+    before = reports.stat().st_size if log and reports.exists() else 0
+    yield
+    if log and reports.exists() and reports.stat().st_size > before:
+        pytest.fail("data race:\n" + reports.read_bytes()[before:].decode(errors="replace"), pytrace=False)
 
 
 def backend_names() -> list[str]:

@@ -52,7 +52,7 @@ inline void fill_bytes(const CudaExec& exec, void* p, int value, size_t bytes) {
 template <class... P>
 void launch(const CudaExec&, void (*kernel)(P...), emulator::Grid grid, dim3 block, size_t shared_bytes,
             typename TypeIdentity<P>::type... args) {
-  emulator::run_kernel(kernel, grid, block, shared_bytes, std::tuple<std::decay_t<P>...>(args...));
+  emulator::run_kernel(kernel, grid, block, shared_bytes, std::tuple<P...>(args...));
 }
 
 inline void fill_bytes(const CudaExec&, void* p, int value, size_t bytes) { memset(p, value, bytes); }
@@ -61,13 +61,20 @@ inline void fill_bytes(const CudaExec&, void* p, int value, size_t bytes) { mems
 constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kThreads = 256;
 
+#if defined(__CUDACC__)
+inline int64_t max_blocks() { return 65535; }
+#else
+inline int64_t max_blocks() { return emulator::config().max_blocks; }
+#endif
+
+// Blocks for a kernel that loops over its items in steps of the grid.
 inline unsigned grid_for(int64_t items, int64_t per_block = kThreads) {
   const int64_t blocks = ceil_div(items, per_block);
-  return unsigned(blocks < 65535 ? blocks : 65535);
+  return unsigned(blocks < max_blocks() ? blocks : max_blocks());
 }
 
 // Grid-stride loop with 64-bit indices.
-#define FV_FOR(i, n)                                                                    \
+#define FV_FOR(i, n)                                                                           \
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, fv_end_ = (n); i < fv_end_; \
        i += int64_t(gridDim.x) * blockDim.x)
 
