@@ -83,8 +83,7 @@ class Evaluation {
     for (int64_t d = 0, t = 0; d < n || t < m;) {
       const auto key = [&](const auto& of, int64_t i) { return of.categories[i] * settings_.images + of.images[i]; };
       const int64_t last = std::numeric_limits<int64_t>::max();
-      const int64_t next =
-          std::min(d < n ? key(dt_, detections_[d]) : last, t < m ? key(gt_, targets_[t]) : last);
+      const int64_t next = std::min(d < n ? key(dt_, detections_[d]) : last, t < m ? key(gt_, targets_[t]) : last);
       Group group{next / settings_.images, d, d, t, t};
       while (d < n && key(dt_, detections_[d]) == next) ++d;
       while (t < m && key(gt_, targets_[t]) == next) ++t;
@@ -113,8 +112,7 @@ class Evaluation {
       Outcome* outcomes = outcomes_.data() + area * int64_t(detections_.size()) + group.detection_begin;
       std::fill_n(outcomes, n, Outcome{0, 0});
       if (!s.candidates.empty()) {
-        for (size_t g = 0; g < gts.size(); ++g)
-          s.ignored[g] = gt_.ignored[gts[g]] || outside(gt_.areas[gts[g]], area);
+        for (size_t g = 0; g < gts.size(); ++g) s.ignored[g] = gt_.ignored[gts[g]] || outside(gt_.areas[gts[g]], area);
         for (size_t t = 0; t < settings_.iou_thresholds.size(); ++t) match_at(t, n, gts, s, outcomes);
       }
       for (int64_t d = 0; d < n; ++d)

@@ -25,10 +25,10 @@ struct CocoTargets {
 
 struct CocoSettings {
   int64_t images, categories;
-  std::span<const double> iou_thresholds;       // at most 32
-  std::span<const double> recall_thresholds;    // ascending
-  std::span<const double> area_ranges;          // pairs: lowest and highest area
-  std::span<const int64_t> max_detections;      // per image and category, ascending
+  std::span<const double> iou_thresholds;     // at most 32
+  std::span<const double> recall_thresholds;  // ascending
+  std::span<const double> area_ranges;        // pairs: lowest and highest area
+  std::span<const int64_t> max_detections;    // per image and category, ascending
 };
 
 // Arrays with the last index fastest, -1 where a category has no ground truth: precision and scores

@@ -10,6 +10,8 @@
 
 namespace fastvision {
 
+constexpr double kEpsilon = std::numeric_limits<double>::epsilon();
+
 void BoxOverlaps::fill(std::span<const int64_t> detections, std::span<const int64_t> targets, double* out) const {
   const auto box_at = [](const double* p) { return Box<double>{p[0], p[1], p[0] + p[2], p[1] + p[3]}; };
   for (const int64_t d : detections) {
@@ -21,7 +23,7 @@ void BoxOverlaps::fill(std::span<const int64_t> detections, std::span<const int6
       const Box<double> other = box_at(target);
       const double shared = area(intersection(box, other));
       const double whole = crowd_[t] ? box_area : box_area + target[2] * target[3] - shared;
-      *out++ = shared > 0 && is_finite(box) && is_finite(other) ? shared / whole : 0;
+      *out++ = shared > 0 ? shared / whole : 0;  // NaN is no overlap either
     }
   }
 }
@@ -68,8 +70,7 @@ void MaskOverlaps::fill(std::span<const int64_t> detections, std::span<const int
   }
 }
 
-void KeypointOverlaps::fill(std::span<const int64_t> detections, std::span<const int64_t> targets,
-                            double* out) const {
+void KeypointOverlaps::fill(std::span<const int64_t> detections, std::span<const int64_t> targets, double* out) const {
   for (const int64_t d : detections)
     for (const int64_t t : targets) *out++ = similarity(d, t);
 }
@@ -93,7 +94,7 @@ double KeypointOverlaps::similarity(int64_t detection, int64_t target) const {
     }
     const double spread = 2 * k_.sigmas[k];
     const double distance = offset[0] * offset[0] + offset[1] * offset[1];
-    sum += std::exp(-(distance / (spread * spread) / (k_.target_areas[target] + std::numeric_limits<double>::epsilon()) / 2));
+    sum += std::exp(-(distance / (spread * spread) / (k_.target_areas[target] + kEpsilon) / 2));
   }
   return sum / double(visible > 0 ? visible : n);
 }

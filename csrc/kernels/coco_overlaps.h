@@ -18,8 +18,8 @@ class Overlaps {
   virtual void fill(std::span<const int64_t> detections, std::span<const int64_t> targets, double* out) const = 0;
 };
 
-// Intersection over union of boxes (x, y, width, height); over the detection's area if the target is a crowd. 0 where a
-// coordinate is not finite.
+// Intersection over union of boxes (x, y, width, height); over the detection's area if the target is a crowd. Targets
+// are finite; a detection that is not covers nothing.
 class BoxOverlaps : public Overlaps {
  public:
   BoxOverlaps(const double* detections, const double* targets, std::span<const uint8_t> crowd)

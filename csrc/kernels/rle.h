@@ -9,8 +9,8 @@
 
 namespace fastvision {
 
-// A mask by where its runs end: run i covers [ends[i - 1], ends[i]) of the column-major pixels and is foreground if i is
-// odd. Ends never decrease and the last one is height * width.
+// A mask by where its runs end: run i covers [ends[i - 1], ends[i]) of the column-major pixels and is foreground if i
+// is odd. Ends never decrease and the last one is height * width.
 struct RunEnds {
   int64_t height = 0, width = 0;
   std::vector<uint32_t> ends;

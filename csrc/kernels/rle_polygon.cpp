@@ -63,8 +63,7 @@ class PolygonEdges {
       const int x = int(xs + slope * t + .5);
       return slope > 0 ? x > left : x <= left;
     };
-    int t = std::clamp(int((left + .5 - xs) / slope), 1, steps);
-    while (t > 1 && crossed(t - 1)) --t;
+    int t = std::clamp(int((left + .5 - xs) / slope) - 1, 1, steps);  // at most two steps early, whatever the rounding
     while (t < steps && !crossed(t)) ++t;
     return t;
   }

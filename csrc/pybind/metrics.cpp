@@ -41,9 +41,7 @@ struct Targets {
     check_shape(kName, "targets.crowd", crowd, {images.size()});
     check_shape(kName, "targets.ignored", ignored, {images.size()});
   }
-  CocoTargets view() const {
-    return {values(images), values(categories), values(areas), bytes(crowd), bytes(ignored)};
-  }
+  CocoTargets view() const { return {values(images), values(categories), values(areas), bytes(crowd), bytes(ignored)}; }
   static std::span<const uint8_t> bytes(const Array<bool>& a) {
     return {static_cast<const uint8_t*>(static_cast<const void*>(a.data())), size_t(a.size())};
   }
@@ -161,16 +159,16 @@ void bind_metrics(py::module_& m) {
       .def(py::init<Array<int64_t>, Array<int64_t>, Array<double>, Array<bool>, Array<bool>>(), exact("images"),
            exact("categories"), exact("areas"), exact("crowd"), exact("ignored"));
   py::class_<Settings>(m, "CocoSettings")
-      .def(py::init<int64_t, int64_t, Array<double>, Array<double>, Array<double>, Array<int64_t>>(),
-           py::arg("images"), py::arg("categories"), exact("iou_thresholds"), exact("recall_thresholds"),
-           exact("area_ranges"), exact("max_detections"));
+      .def(py::init<int64_t, int64_t, Array<double>, Array<double>, Array<double>, Array<int64_t>>(), py::arg("images"),
+           py::arg("categories"), exact("iou_thresholds"), exact("recall_thresholds"), exact("area_ranges"),
+           exact("max_detections"));
   m.def("coco_evaluate_boxes", &evaluate_boxes, py::arg("detections"), py::arg("targets"), py::arg("settings"),
         exact("detection_boxes"), exact("target_boxes"), py::arg("threads"));
   m.def("coco_evaluate_masks", &evaluate_masks, py::arg("detections"), py::arg("targets"), py::arg("settings"),
         py::arg("detection_masks"), py::arg("target_masks"), py::arg("threads"));
-  m.def("coco_evaluate_keypoints", &evaluate_keypoints, py::arg("detections"), py::arg("targets"),
-        py::arg("settings"), exact("detection_keypoints"), exact("target_keypoints"), exact("target_boxes"),
-        exact("sigmas"), py::arg("threads"));
+  m.def("coco_evaluate_keypoints", &evaluate_keypoints, py::arg("detections"), py::arg("targets"), py::arg("settings"),
+        exact("detection_keypoints"), exact("target_keypoints"), exact("target_boxes"), exact("sigmas"),
+        py::arg("threads"));
 }
 
 }  // namespace fastvision::host

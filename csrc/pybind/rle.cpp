@@ -70,7 +70,11 @@ Source read_object(const std::string& at, py::handle object) {
     throw py::type_error(at + "size: expected [height, width], got " + type_of(size));
   if (py::len(size) != 2) fail(at, "size: expected [height, width], got ", std::to_string(py::len(size)), " numbers");
   Source source{integer(at + "size: ", size[py::int_(0)], "an integer"),
-                integer(at + "size: ", size[py::int_(1)], "an integer"), dict["counts"], {}, {}, true};
+                integer(at + "size: ", size[py::int_(1)], "an integer"),
+                dict["counts"],
+                {},
+                {},
+                true};
   const py::object& counts = source.counts;
   if (PyBytes_Check(counts.ptr())) {
     source.text = {PyBytes_AS_STRING(counts.ptr()), size_t(PyBytes_GET_SIZE(counts.ptr()))};
@@ -106,8 +110,7 @@ void check_same_size(const char* function, const char* argument, const std::vect
 py::list encode(const py::array& masks, int64_t threads) {
   const char kind = masks.dtype().kind();
   if (masks.itemsize() != 1 || (kind != 'b' && kind != 'u'))
-    throw py::type_error("rle_encode: masks: expected dtype bool or uint8, got " +
-                         std::string(py::str(masks.dtype())));
+    throw py::type_error("rle_encode: masks: expected dtype bool or uint8, got " + std::string(py::str(masks.dtype())));
   if (masks.ndim() != 3) fail("rle_encode: masks: expected shape (N, H, W), got ", shape_of(masks));
   const HostExec exec = executor(threads);
   const int64_t n = masks.shape(0);
@@ -139,8 +142,7 @@ void decode(const py::sequence& objects, Array<uint8_t> out, int64_t threads) {
   const py::gil_scoped_release release;
   exec(int64_t(masks.size()), few(int64_t(masks.size()), exec), [&](int64_t begin, int64_t end) {
     RleScratch scratch;
-    for (int64_t i = begin; i < end; ++i)
-      rle_decode(masks[i], data + i * masks[i].height * masks[i].width, scratch);
+    for (int64_t i = begin; i < end; ++i) rle_decode(masks[i], data + i * masks[i].height * masks[i].width, scratch);
   });
 }
 

@@ -64,6 +64,11 @@ REFUSED_UPDATES = {
         SCORED + ", masks=torch.ones(2, 2, 2) > 0",
         LABELLED + ", masks=torch.ones(1, 3, 2) > 0",
     ): "expected the s",
+    UPDATE
+    % ("bbox", SCORED + ", boxes=torch.ones(2, 4)", LABELLED + ", boxes=torch.ones(1, 4) / 0"): "targets[0]['boxes']: "
+    "expected finite numbers, got others in row 0",
+    UPDATE
+    % ("bbox", "labels=torch.tensor(1)", LABELLED): "predictions[0]['labels']: expected shape (N,), got tensor(1)",
     "metrics.CocoEvaluator().update([{}], [])": "predictions[0]: expected the key 'labels', got none",
     "metrics.CocoEvaluator().update([], [{'labels': []}])": "targets: expected 0 images as in predictions, got 1",
 }
@@ -85,6 +90,10 @@ def test_a_refused_update_adds_nothing():
         evaluator.update(predictions[:1], targets[:1])
     with pytest.raises(ValueError, match="expected ids for all images or for none"):
         evaluator.update(predictions[:1], [{k: v for k, v in targets[0].items() if k != "image_id"}])
+    with pytest.raises(TypeError, match=r"image_ids\[0\]: expected an integer or text, got \[3\]"):
+        evaluator.update(predictions[:1], targets[:1], image_ids=[[3]])
+    with pytest.raises(TypeError, match=r"predictions\[0\]\['scores'\]: expected a tensor or an array, got 'high'"):
+        evaluator.update([{**predictions[0], "scores": "high"}], targets[:1], image_ids=[-1])
     wrong = {"boxes": torch.ones(1, 4), "labels": torch.ones(1), "scores": torch.ones(1)}
     with pytest.raises(TypeError, match=r"predictions\[0\]\['labels'\]: expected integers, got torch.float32"):
         evaluator.update([wrong], [{**targets[0], "image_id": 10**6}])

@@ -36,7 +36,8 @@ def test_json_equals_pycocotools(seed, kind):
     assert_equal_scores(evaluator.compute(), expected.stats)
     curves = evaluator.curves()
     for name in ("precision", "recall", "scores"):
-        np.testing.assert_allclose(getattr(curves, name), expected.eval[name], rtol=0, atol=1e-12)
+        tolerance = 1e-12 if kind == "keypoints" else 0  # exp() has other last digits elsewhere
+        np.testing.assert_allclose(getattr(curves, name), expected.eval[name], rtol=0, atol=tolerance)
     assert curves.categories == sorted(c["id"] for c in ground_truth["categories"])
 
 

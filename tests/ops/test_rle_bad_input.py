@@ -26,6 +26,7 @@ REFUSED = {
     "ops.rle_area([{'size': [2, 2], 'counts': '\\ud800'}])": "counts: expected ASCII text, got other characters",
     "ops.rle_area([{'size': [2, 2], 'counts': '2R'}])": "got a string that is cut off",
     "ops.rle_area([{'size': [2, 2], 'counts': 'o' * 100000}])": "counts of at most 7 characters",
+    "ops.rle_area([{'size': [2, 2], 'counts': 'TPPPPPP0'}])": "counts of at most 7 characters, got more at position 0",
     "ops.rle_area([{'size': [2, 2], 'counts': 'ooooooO'}])": "expected counts >= 0, got -1 at position 0",
     "ops.rle_iou([], [], [True])": "crowd: expected shape (0), got (1,)",
     f"ops.rle_iou([{GOOD}], [{{'size': [1, 4], 'counts': '22'}}])": "b[0]: size: expected [2, 2]",
@@ -61,6 +62,7 @@ REFUSED_TYPES = {
     "ops.rle_from_string(22, 2, 2)": "text: expected str or bytes, got int",
 }
 ACCEPTED = {
+    "ops.rle_decode([{'size': [2, 2], 'counts': '0TPPPPP0'}]).sum().item()": "4",
     "ops.rle_area([{'size': [65535, 65537], 'counts': [0, 4294967295]}]).item()": "4294967295",
     "ops.rle_to_boxes([{'size': [65535, 65537], 'counts': [0, 2**32 - 1]}]).tolist()": "[[0.0, 0.0, 65537.0, 65535.0]]",
     "ops.rle_from_polygons([[-1e6, -1e6, 1e6, -1e6, 1e6, 1e6, -1e6, 1e6]], 4, 4)": "{'size': [4, 4], 'counts': b'0`0'}",
@@ -74,6 +76,13 @@ def test_hostile_input_is_refused_and_harmless():
         for (source, wanted), (kind, text) in zip(cases.items(), outcomes_of(list(cases))):
             assert kind == expected, f"{source}: {kind}: {text}"
             assert wanted in text, f"{source}: {text}"
+
+
+def test_the_first_wrong_mask_is_named_whatever_the_threads_do():
+    masks = [{"size": [2, 2], "counts": b"22"}] * 37 + [{"size": [2, 2], "counts": b"9"}] * 200
+    for threads in (1, 2, 8):
+        with pytest.raises(ValueError, match=r"objects\[37\]: "):
+            _host.rle_area(masks, threads)
 
 
 def test_results_beyond_the_memory_are_an_error_that_says_so():

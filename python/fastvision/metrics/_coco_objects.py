@@ -46,6 +46,7 @@ class Objects:
             default = mask_areas(masks)
         else:
             columns["box"] = batch.boxes()
+            batch.check_finite("boxes", columns["box"])
             default = box_areas(columns["box"])
         if iou_type == "keypoints":
             columns["keypoints"] = batch.floats("keypoints", keypoints, 3)

@@ -24,7 +24,7 @@ class Batch:
                 raise TypeError(f"{owner}: {name}[{i}]: expected a dict, got {type(entries).__name__}")
         self._label = f"{owner}: {name}"
         self._dicts = dicts
-        self.counts = np.array([len(self._value(i, "labels")) for i in range(len(dicts))], dtype=np.int64)
+        self.counts = np.array([self._count(i) for i in range(len(dicts))], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._dicts)
@@ -50,6 +50,14 @@ class Batch:
         boxes[:, 2:] -= boxes[:, :2]
         return boxes
 
+    def check_finite(self, key: str, values: NDArray[np.float64]) -> None:
+        """For targets: their numbers come from people, so one that is not finite is a mistake in the data."""
+        if not np.isfinite(values).all():
+            wrong = int(np.argmax(~np.isfinite(values).all(1)))
+            image = int(self.images()[wrong])
+            row = wrong - int(self.counts[:image].sum())
+            raise ValueError(f"{self._label}[{image}][{key!r}]: expected finite numbers, got others in row {row}")
+
     def masks(self) -> tuple[list[ops.rle.RunLengths], list[list[int] | None]]:
         """All objects' masks as run lengths, and the masks' size in each image that has any."""
         masks: list[ops.rle.RunLengths] = []
@@ -57,7 +65,6 @@ class Batch:
         for i, count in enumerate(self.counts):
             try:
                 encoded = _run_lengths(self._value(i, "masks"))
-                ops.rle_area(encoded)
                 first = list(encoded[0]["size"]) if encoded else None
                 if any(list(mask["size"]) != first for mask in encoded):
                     raise ValueError("expected masks of one size, got different ones")
@@ -74,6 +81,22 @@ class Batch:
             raise ValueError(f"{self._label}[{i}]: expected the key {key!r}, got {', '.join(self._dicts[i]) or 'none'}")
         return self._dicts[i][key]
 
+    def _count(self, i: int) -> int:
+        labels = self._value(i, "labels")
+        try:
+            return len(labels)
+        except TypeError:
+            raise ValueError(f"{self._label}[{i}]['labels']: expected shape (N,), got {labels!r:.80}") from None
+
+    def _tensor(self, i: int, key: str) -> Tensor:
+        value = self._value(i, key)
+        if isinstance(value, Tensor):
+            return value.detach()
+        try:
+            return torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{self._label}[{i}][{key!r}]: expected a tensor or an array, got {value!r:.80}") from None
+
     def _column(self, key: str, tail: tuple[int, ...], dtype: Any, default: NDArray[Any] | None) -> NDArray[Any]:
         missing = {i for i, entries in enumerate(self._dicts) if key not in entries} if default is not None else set()
         tensors: list[Tensor] = []
@@ -81,8 +104,7 @@ class Batch:
             if i in missing:
                 tensors.append(torch.zeros((count, *tail)))
                 continue
-            t = self._value(i, key)
-            t = t.detach() if isinstance(t, Tensor) else torch.as_tensor(t)
+            t = self._tensor(i, key)
             if t.shape != (count, *tail):
                 if count or t.numel():
                     shape = f"({', '.join(map(str, (count, *tail)))}{'' if tail else ','})"
@@ -107,6 +129,7 @@ _TORCH = {np.int64: torch.int64, np.float64: torch.float64, np.bool_: torch.bool
 def _run_lengths(masks: Any) -> list[ops.rle.RunLengths]:
     """Run lengths of dense masks ``(N, H, W)``, or of a mask head's probabilities ``(N, 1, H, W)`` above a half."""
     if isinstance(masks, (list, tuple)):
+        ops.rle_area(masks)  # refuses what is no mask
         return list(masks)
     if len(masks.shape) == 4 and masks.shape[1] == 1:
         masks = masks[:, 0] > 0.5

@@ -237,19 +237,26 @@ class CocoEvaluator:
             return [None] * len(targets)
         if len(image_ids) != len(targets):
             raise ValueError(f"{place}: expected {len(targets)} ids, got {len(image_ids)}")
-        ids = [image.item() if isinstance(image, (torch.Tensor, np.generic)) else image for image in image_ids]
+        ids: list[Any] = []
         seen = set()
-        for i, image in enumerate(ids):
-            if image is None or image in self._known_ids or image in seen:
-                raise ValueError(f"{place}[{i}]: expected an id not seen before, got {image!r}")
-            seen.add(image)
+        for i, image in enumerate(image_ids):
+            number = image
+            if isinstance(image, (torch.Tensor, np.ndarray, np.generic)) and not any(n != 1 for n in image.shape):
+                number = image.item()
+            if not isinstance(number, (int, str)):
+                raise TypeError(f"{place}[{i}]: expected an integer or text, got {image!r:.80}")
+            if number in self._known_ids or number in seen:
+                raise ValueError(f"{place}[{i}]: expected an id not seen before, got {number!r}")
+            seen.add(number)
+            ids.append(number)
         return ids
 
     def _evaluate(self) -> CocoCurves:
         detections, targets = self._detections.columns(), self._targets.columns()
         images = np.arange(len(self._image_ids))
         if self._known_ids:  # the rank of each image's id
-            images[sorted(images, key=self._image_ids.__getitem__)] = np.arange(len(images))
+            ids = self._image_ids
+            images[sorted(images, key=lambda i: (isinstance(ids[i], str), ids[i]))] = np.arange(len(images))
         labels = np.concatenate([detections["label"], targets["label"]])
         if self._categories is None:
             categories, labels = np.unique(labels, return_inverse=True)
