@@ -1,7 +1,8 @@
 // fastvision._host: host algorithms on NumPy arrays. Every call releases the GIL while it works.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+#include "arguments.h"
 
-namespace py = pybind11;
-
-PYBIND11_MODULE(_host, m) { m.doc() = "Host algorithms of fastvision on NumPy arrays."; }
+PYBIND11_MODULE(_host, m) {
+  m.doc() = "Host algorithms of fastvision on NumPy arrays.";
+  fastvision::host::bind_rle(m);
+  fastvision::host::bind_metrics(m);
+}

@@ -10,6 +10,17 @@ from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
 from .paste_masks import paste_masks_in_image
+from .rle import (
+    rle_area,
+    rle_decode,
+    rle_encode,
+    rle_from_polygons,
+    rle_from_string,
+    rle_iou,
+    rle_merge,
+    rle_to_boxes,
+    rle_to_string,
+)
 from .roi_align import roi_align
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
@@ -31,6 +42,15 @@ __all__ = [
     "nms",
     "nms_padded",
     "paste_masks_in_image",
+    "rle_area",
+    "rle_decode",
+    "rle_encode",
+    "rle_from_polygons",
+    "rle_from_string",
+    "rle_iou",
+    "rle_merge",
+    "rle_to_boxes",
+    "rle_to_string",
     "roi_align",
     "roi_pool",
     "sample_labels",

@@ -1,0 +1,294 @@
+#include "rle.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "common.h"
+
+namespace fastvision {
+namespace {
+
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::string text;
+  ((text += parts), ...);
+  throw std::invalid_argument(text);
+}
+
+// Run lengths one by one, checked and added up.
+class Builder {
+ public:
+  Builder(int64_t height, int64_t width, size_t expected) : total_(height * width) {
+    mask_.height = height;
+    mask_.width = width;
+    mask_.ends.reserve(expected);
+  }
+  void push(int64_t count) {
+    if (count < 0) fail("expected counts >= 0, got ", std::to_string(count), " at position ", position());
+    if (count > total_ - end_)
+      fail("expected counts that add up to height * width = ", std::to_string(total_), ", got more at position ",
+           position());
+    end_ += count;
+    mask_.ends.push_back(uint32_t(end_));
+  }
+  RunEnds finish() {
+    if (end_ != total_)
+      fail("expected counts that add up to height * width = ", std::to_string(total_), ", got ", std::to_string(end_));
+    if (mask_.ends.empty()) mask_.ends.push_back(0);
+    return std::move(mask_);
+  }
+  std::string position() const { return std::to_string(mask_.ends.size()); }
+
+ private:
+  RunEnds mask_;
+  int64_t total_, end_ = 0;
+};
+
+uint64_t load_word(const uint8_t* p) {
+  uint64_t word;
+  memcpy(&word, p, sizeof word);
+  return word;
+}
+
+// The top bit of every byte that is not 0.
+uint64_t foreground_bits(uint64_t word) {
+  constexpr uint64_t kTop = 0x8080808080808080u;
+  return (((word & ~kTop) + ~kTop) | word) & kTop;
+}
+
+// Calls found(i) for each i in [0, n), ascending, where one of a[i], b[i] is foreground and the other is not. Masks are
+// mostly smooth, so blocks that are equal byte for byte are what has to be fast.
+template <class F>
+void each_difference(const uint8_t* a, const uint8_t* b, int64_t n, F&& found) {
+  constexpr int64_t kBlock = 64;
+  const auto word_at = [&](int64_t i) {
+    uint64_t differ = foreground_bits(load_word(a + i)) ^ foreground_bits(load_word(b + i));
+    for (; differ; differ &= differ - 1) found(i + __builtin_ctzll(differ) / 8);
+  };
+  int64_t i = 0;
+  for (; i + kBlock <= n; i += kBlock) {
+    uint64_t any = 0;
+    for (int64_t k = 0; k < kBlock; k += 8) any |= load_word(a + i + k) ^ load_word(b + i + k);
+    if (any == 0) continue;
+    for (int64_t k = 0; k < kBlock; k += 8) word_at(i + k);
+  }
+  for (; i + 8 <= n; i += 8) word_at(i);
+  for (; i < n; ++i)
+    if ((a[i] != 0) != (b[i] != 0)) found(i);
+}
+
+// Where the mask changes from one pixel to the next, in column-major order. Rows are compared with the row above, so
+// changes come out row by row; a counting sort puts them in order of column.
+void encode_rows(const uint8_t* data, int64_t row_stride, RunEnds& mask, RleScratch& scratch) {
+  const int64_t h = mask.height, w = mask.width;
+  std::vector<uint32_t>&columns = scratch.columns, &rows = scratch.rows, &starts = scratch.starts;
+  columns.clear();
+  rows.resize(h);  // the number of changes up to the end of the row
+  const auto push = [&](int64_t x) { columns.push_back(uint32_t(x)); };
+  // The pixel before (0, x) is the last one of column x - 1.
+  if (data[0]) push(0);
+  each_difference(data + 1, data + (h - 1) * row_stride, w - 1, [&](int64_t x) { push(x + 1); });
+  rows[0] = uint32_t(columns.size());
+  for (int64_t y = 1; y < h; ++y) {
+    const uint8_t* row = data + y * row_stride;
+    each_difference(row, row - row_stride, w, push);
+    rows[y] = uint32_t(columns.size());
+  }
+  starts.assign(w + 1, 0);
+  for (const uint32_t x : columns) ++starts[x + 1];
+  for (int64_t x = 0; x < w; ++x) starts[x + 1] += starts[x];
+  mask.ends.resize(columns.size() + 1);
+  for (int64_t y = 0, i = 0; y < h; ++y)
+    for (; i < rows[y]; ++i) mask.ends[starts[columns[i]]++] = uint32_t(int64_t(columns[i]) * h + y);
+  mask.ends.back() = uint32_t(h * w);
+}
+
+void encode_columns(const uint8_t* data, RunEnds& mask) {
+  const int64_t n = mask.height * mask.width;
+  mask.ends.clear();
+  if (data[0]) mask.ends.push_back(0);
+  each_difference(data + 1, data, n - 1, [&](int64_t i) { mask.ends.push_back(uint32_t(i + 1)); });
+  mask.ends.push_back(uint32_t(n));
+}
+
+std::vector<uint32_t> merge_two(const std::vector<uint32_t>& a, const std::vector<uint32_t>& b, bool intersect) {
+  const uint32_t total = a.back();
+  std::vector<uint32_t> merged;
+  merged.reserve(a.size() + b.size());
+  size_t i = 0, j = 0;
+  bool inside = false;
+  for (;;) {
+    const uint32_t end = std::min(a[i], b[j]);
+    i += a[i] == end && i + 1 < a.size();
+    j += b[j] == end && j + 1 < b.size();
+    const bool now = intersect ? i & j & 1 : (i | j) & 1;
+    if (now != inside || end == total) merged.push_back(end);
+    if (end == total) return merged;
+    inside = now;
+  }
+}
+
+}  // namespace
+
+void check_mask_size(int64_t height, int64_t width) {
+  const std::string got = ", got [" + std::to_string(height) + ", " + std::to_string(width) + "]";
+  if (height < 0 || width < 0) fail("expected a size [height, width] >= 0", got);
+  if (height > kMaxMaskPixels || width > kMaxMaskPixels || (width > 0 && height > kMaxMaskPixels / width))
+    fail("expected a size of at most ", std::to_string(kMaxMaskPixels), " pixels", got);
+}
+
+RunEnds rle_from_counts(const std::vector<int64_t>& counts, int64_t height, int64_t width) {
+  check_mask_size(height, width);
+  Builder mask(height, width, counts.size());
+  for (const int64_t count : counts) mask.push(count);
+  return mask.finish();
+}
+
+// Five bits to a character, from '0' on; the sixth says that more follow. From the fourth on, counts are differences to
+// the count before the last.
+RunEnds rle_from_string(std::string_view text, int64_t height, int64_t width) {
+  check_mask_size(height, width);
+  Builder mask(height, width, text.size() / 2 + 1);
+  int64_t before[2] = {0, 0};
+  int64_t n = 0;
+  for (size_t p = 0; p < text.size(); ++n) {
+    uint64_t bits = 0;
+    for (int shift = 0;; shift += 5) {
+      if (p == text.size()) fail("expected counts that end after a whole number, got a string that is cut off");
+      const int c = int(uint8_t(text[p++])) - 48;
+      if (c < 0 || c > 63) fail("expected characters '0' to 'o' in counts, got code ", std::to_string(c + 48));
+      if (shift > 30) fail("expected counts of at most 7 characters, got more at position ", mask.position());
+      bits |= uint64_t(c & 31) << shift;
+      if (c & 32) continue;
+      if (c & 16) bits |= ~uint64_t(0) << (shift + 5);
+      break;
+    }
+    const int64_t count = int64_t(bits) + (n > 2 ? before[n & 1] : 0);
+    mask.push(count);
+    before[n & 1] = count;
+  }
+  return mask.finish();
+}
+
+std::string rle_to_string(const RunEnds& mask) {
+  std::string text;
+  text.reserve(mask.ends.size() * 2);
+  int64_t before[2] = {0, 0}, end = 0;
+  for (size_t n = 0; n < mask.ends.size(); ++n) {
+    const int64_t count = mask.ends[n] - end;
+    end = mask.ends[n];
+    int64_t rest = count - (n > 2 ? before[n & 1] : 0);
+    before[n & 1] = count;
+    for (bool more = true; more;) {
+      int c = int(rest & 31);
+      rest >>= 5;
+      more = c & 16 ? rest != -1 : rest != 0;
+      text.push_back(char((more ? c | 32 : c) + 48));
+    }
+  }
+  return text;
+}
+
+RunEnds rle_encode(const MaskView& view, RleScratch& scratch) {
+  check_mask_size(view.height, view.width);
+  RunEnds mask{view.height, view.width, {}};
+  if (view.height == 0 || view.width == 0) {
+    mask.ends = {0};
+  } else if (view.column_stride == 1) {
+    encode_rows(view.data, view.row_stride, mask, scratch);
+  } else if (view.row_stride == 1 && view.column_stride == view.height) {
+    encode_columns(view.data, mask);
+  } else {
+    scratch.copy.resize(view.height * view.width);
+    uint8_t* to = scratch.copy.data();
+    for (int64_t y = 0; y < view.height; ++y)
+      for (int64_t x = 0; x < view.width; ++x) *to++ = view.data[y * view.row_stride + x * view.column_stride];
+    encode_rows(scratch.copy.data(), view.width, mask, scratch);
+  }
+  return mask;
+}
+
+// The encoder backwards: a row is the row above with the pixels changed where a run ends.
+void rle_decode(const RunEnds& mask, uint8_t* out, RleScratch& scratch) {
+  const int64_t h = mask.height, w = mask.width, n = int64_t(mask.ends.size()) - 1;
+  const uint32_t* ends = mask.ends.data();
+  if (n == 0 || h == 0 || w == 0) return;
+  const auto column_of_next = [&](int64_t end) { return (end + h - 1) / h; };
+  int64_t ones = 0;
+  for (int64_t i = 0; i < n; i += 2) {  // the first row
+    const int64_t begin = column_of_next(ends[i]), end = column_of_next(ends[i + 1]);
+    memset(out + begin, 1, end - begin);
+    ones += end - begin;
+  }
+  std::vector<uint32_t>&columns = scratch.columns, &rows = scratch.rows, &starts = scratch.starts;
+  columns.resize(n);
+  rows.resize(n);
+  starts.assign(h + 1, 0);
+  for (int64_t i = 0, column = 0; i < n; ++i) {
+    while (ends[i] >= column + h) column += h;
+    rows[i] = uint32_t(ends[i] - column);
+    ++starts[rows[i]];
+  }
+  for (int64_t y = 0, sum = 0; y <= h; ++y) sum += std::exchange(starts[y], uint32_t(sum));
+  for (int64_t i = 0, x = 0; i < n; ++i) {
+    while (ends[i] >= (x + 1) * h) ++x;
+    columns[starts[rows[i]]++] = uint32_t(x);
+  }
+  // Now starts[y] is where the changes of row y end.
+  const int64_t left = ends[0] / h, right = column_of_next(ends[n % 2 ? n : n - 1]);
+  for (int64_t y = 1, i = starts[0]; y < h; ++y) {
+    if (ones == 0 && i == starts[y]) continue;
+    uint8_t* row = out + y * w;
+    memcpy(row + left, row - w + left, right - left);
+    for (; i < starts[y]; ++i) {
+      row[columns[i]] ^= 1;
+      ones += row[columns[i]] ? 1 : -1;
+    }
+  }
+}
+
+int64_t rle_area(const RunEnds& mask) {
+  int64_t area = 0;
+  for (size_t i = 1; i < mask.ends.size(); i += 2) area += mask.ends[i] - mask.ends[i - 1];
+  return area;
+}
+
+PixelBox rle_box(const RunEnds& mask) {
+  const int64_t h = mask.height;
+  int64_t left = mask.width, right = -1, top = h, bottom = -1;
+  for (size_t i = 1; i < mask.ends.size(); i += 2) {
+    if (mask.ends[i] == mask.ends[i - 1]) continue;
+    const int64_t first = mask.ends[i - 1], last = int64_t(mask.ends[i]) - 1;
+    const int64_t x = first / h, x_last = last / h;
+    left = std::min(left, x);
+    right = std::max(right, x_last);
+    top = x == x_last ? std::min(top, first - x * h) : 0;
+    bottom = x == x_last ? std::max(bottom, last - x * h) : h - 1;
+  }
+  if (right < 0) return {0, 0, 0, 0};
+  return {left, top, right - left + 1, bottom - top + 1};
+}
+
+int64_t rle_intersection(const RunEnds& a, const RunEnds& b) {
+  const std::vector<uint32_t>&p = a.ends, &q = b.ends;
+  size_t i = 1, j = 1;
+  int64_t pixels = 0;
+  while (i < p.size() && j < q.size()) {
+    const int64_t begin = std::max(p[i - 1], q[j - 1]), end = std::min(p[i], q[j]);
+    pixels += std::max(end - begin, int64_t(0));
+    const bool first = p[i] < q[j];
+    i += first ? 2 : 0;
+    j += first ? 0 : 2;
+  }
+  return pixels;
+}
+
+RunEnds rle_merge(const std::vector<RunEnds>& masks, bool intersect) {
+  RunEnds merged = masks.front();
+  for (size_t i = 1; i < masks.size(); ++i) merged.ends = merge_two(merged.ends, masks[i].ends, intersect);
+  return merged;
+}
+
+}  // namespace fastvision
