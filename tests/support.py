@@ -3,10 +3,9 @@
 from typing import Any
 
 import torch
+from fastvision import _lib
 from hypothesis import strategies as st
 from torch import Tensor
-
-from fastvision import _lib
 
 # Absolute and relative error allowed against the float64 reference of the same inputs.
 TOLERANCES = {

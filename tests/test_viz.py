@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from fastvision.viz import PALETTE, draw_detections
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-
-from fastvision.viz import PALETTE, draw_detections
 
 numbers = st.one_of(st.floats(-20, 80), st.floats(width=32), st.sampled_from([0.0, -1e30, 1e30]))
 

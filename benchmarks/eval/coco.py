@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastvision.metrics import CocoEvaluator, evaluate_coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-from fastvision.metrics import CocoEvaluator, evaluate_coco
 
 try:
     import faster_coco_eval

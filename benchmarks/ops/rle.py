@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as reference
 import torch
-
 from fastvision import ops
 
 HEIGHT, WIDTH = 800, 1333

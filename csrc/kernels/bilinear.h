@@ -32,9 +32,7 @@ struct SampleAxis {
   A start, bin;
   int64_t bins, samples, size;  // size: pixels of the map along this axis
 
-  FV_HD A position(int64_t p, int64_t i) const {
-    return start + A(p) * bin + (A(i) + A(0.5)) * bin / A(samples);
-  }
+  FV_HD A position(int64_t p, int64_t i) const { return start + A(p) * bin + (A(i) + A(0.5)) * bin / A(samples); }
 
   // A range of samples of bin p that holds all of those at positions in [low, high], so that a region far larger than
   // the map costs no more than the map. Callers test each sample of it.

@@ -22,8 +22,8 @@ void code_boxes_backward(const BoxCoderShape& s, const T* grad, const T* referen
   });
 }
 
-#define INSTANTIATE_CODING(C, T)                                                                   \
-  template void code_boxes<C>(const BoxCoderShape&, const T*, const T*, T*, const CpuExec&);       \
+#define INSTANTIATE_CODING(C, T)                                                             \
+  template void code_boxes<C>(const BoxCoderShape&, const T*, const T*, T*, const CpuExec&); \
   template void code_boxes_backward<C>(const BoxCoderShape&, const T*, const T*, const T*, T*, T*, const CpuExec&);
 #define INSTANTIATE(T) INSTANTIATE_CODING(Coding::encode, T) INSTANTIATE_CODING(Coding::decode, T)
 FV_FLOATS(INSTANTIATE)

@@ -38,8 +38,8 @@ void code_boxes_backward(const BoxCoderShape& s, const T* grad, const T* referen
            grad_references, grad_in);
 }
 
-#define INSTANTIATE_CODING(C, T)                                                                    \
-  template void code_boxes<C>(const BoxCoderShape&, const T*, const T*, T*, const CudaExec&);       \
+#define INSTANTIATE_CODING(C, T)                                                              \
+  template void code_boxes<C>(const BoxCoderShape&, const T*, const T*, T*, const CudaExec&); \
   template void code_boxes_backward<C>(const BoxCoderShape&, const T*, const T*, const T*, T*, T*, const CudaExec&);
 #define INSTANTIATE(T) INSTANTIATE_CODING(Coding::encode, T) INSTANTIATE_CODING(Coding::decode, T)
 FV_FLOATS(INSTANTIATE)

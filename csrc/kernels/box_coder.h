@@ -7,11 +7,11 @@
 namespace fastvision {
 
 struct BoxCoderShape {
-  int64_t references;  // (references, 4)
+  int64_t references;     // (references, 4)
   int64_t per_reference;  // boxes or codes: (references, per_reference, 4)
-  double weight[4];    // of x, y, width, height
-  double clip;         // largest code of a side, before the exponential
-  bool clamp;          // decoded boxes to [0, image_width] x [0, image_height]
+  double weight[4];       // of x, y, width, height
+  double clip;            // largest code of a side, before the exponential
+  bool clamp;             // decoded boxes to [0, image_width] x [0, image_height]
   double image_height, image_width;
 };
 
@@ -129,8 +129,8 @@ FV_HD void code_reference_backward(const BoxCoderShape& s, int64_t i, const T* g
   Box<T> sum{};
   for (int64_t k = i * s.per_reference; k < (i + 1) * s.per_reference; ++k) {
     const Box<T> g = load_box(grad + 4 * k), box = load_box(in + 4 * k);
-    const CoderGradient<T> d = kCoding == Coding::encode ? encode_gradient(reference, box, g, s)
-                                                         : decode_gradient(reference, box, g, s);
+    const CoderGradient<T> d =
+        kCoding == Coding::encode ? encode_gradient(reference, box, g, s) : decode_gradient(reference, box, g, s);
     store_box(grad_in + 4 * k, d.other);
     sum.x1 += d.reference.x1, sum.y1 += d.reference.y1, sum.x2 += d.reference.x2, sum.y2 += d.reference.y2;
   }

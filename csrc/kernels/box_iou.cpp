@@ -176,8 +176,8 @@ void box_iou_backward(const BoxIouShape& s, const T* grad, const T* boxes1, cons
   with_kind(s.kind, [&](auto kind) { backward<kind.value>(s, grad, boxes1, boxes2, grad1, grad2, exec); });
 }
 
-#define INSTANTIATE(T)                                                                    \
-  template void box_iou(const BoxIouShape&, const T*, const T*, T*, const CpuExec&);      \
+#define INSTANTIATE(T)                                                               \
+  template void box_iou(const BoxIouShape&, const T*, const T*, T*, const CpuExec&); \
   template void box_iou_backward(const BoxIouShape&, const T*, const T*, const T*, T*, T*, const CpuExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

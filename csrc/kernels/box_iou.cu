@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(kThreads)
 template <IouKind kKind, class T>
 __global__ void __launch_bounds__(kThreads)
     aligned_kernel(BoxIouShape s, const T* __restrict__ boxes1, const T* __restrict__ boxes2, T* __restrict__ out) {
-  FV_FOR(i, s.out_size()) out[i] = pair_value<kKind>(load_aligned_box(boxes1 + 4 * i), load_aligned_box(boxes2 + 4 * i), s.eps);
+  FV_FOR(i, s.out_size())
+    out[i] = pair_value<kKind>(load_aligned_box(boxes1 + 4 * i), load_aligned_box(boxes2 + 4 * i), s.eps);
 }
 
 template <class T>
@@ -117,8 +118,7 @@ void box_iou(const BoxIouShape& s, const T* boxes1, const T* boxes2, T* out, con
   if (s.out_size() == 0) return;
   with_kind(s.kind, [&](auto kind) {
     constexpr IouKind k = decltype(kind)::value;
-    if (s.aligned)
-      launch(exec, aligned_kernel<k, T>, grid_for(s.out_size()), kThreads, 0, s, boxes1, boxes2, out);
+    if (s.aligned) launch(exec, aligned_kernel<k, T>, grid_for(s.out_size()), kThreads, 0, s, boxes1, boxes2, out);
     else
       launch(exec, all_pairs_kernel<k, T>, grid_for(ceil_div(s.out_size(), int64_t(kQuad))), kThreads, 0, s, boxes1,
              boxes2, out);
@@ -132,8 +132,8 @@ void box_iou_backward(const BoxIouShape& s, const T* grad, const T* boxes1, cons
     constexpr IouKind k = decltype(kind)::value;
     if (s.aligned) {
       if (s.out_size() > 0)
-        launch(exec, aligned_backward_kernel<k, T>, grid_for(s.out_size()), kThreads, 0, s, grad, boxes1, boxes2,
-               grad1, grad2);
+        launch(exec, aligned_backward_kernel<k, T>, grid_for(s.out_size()), kThreads, 0, s, grad, boxes1, boxes2, grad1,
+               grad2);
       return;
     }
     const auto own = [&](const PairView& v, const T* own_boxes, const T* other_boxes, T* own_grad) {
@@ -146,8 +146,8 @@ void box_iou_backward(const BoxIouShape& s, const T* grad, const T* boxes1, cons
   });
 }
 
-#define INSTANTIATE(T)                                                                  \
-  template void box_iou(const BoxIouShape&, const T*, const T*, T*, const CudaExec&);   \
+#define INSTANTIATE(T)                                                                \
+  template void box_iou(const BoxIouShape&, const T*, const T*, T*, const CudaExec&); \
   template void box_iou_backward(const BoxIouShape&, const T*, const T*, const T*, T*, T*, const CudaExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -46,7 +46,8 @@ FV_HD IouTerm<A> iou_term(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
     } else {
       const A iou = value;
       const A diagonal = width(h) * width(h) + height(h) * height(h) + A(eps);
-      const A dx = (a.x1 + a.x2) * A(0.5) - (b.x1 + b.x2) * A(0.5), dy = (a.y1 + a.y2) * A(0.5) - (b.y1 + b.y2) * A(0.5);
+      const A dx = (a.x1 + a.x2) * A(0.5) - (b.x1 + b.x2) * A(0.5),
+              dy = (a.y1 + a.y2) * A(0.5) - (b.y1 + b.y2) * A(0.5);
       value = value - (dx * dx + dy * dy) / diagonal;
       normal = both(normal, both(diagonal <= A(NormalRange<S>::kMax), diagonal >= A(NormalRange<S>::kMin)));
       if constexpr (kKind == IouKind::complete) {
@@ -129,7 +130,8 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
     d.y2 = d.y2 + add(d_inter.y2, d_area.y2, d_hull.y2 * wh);
     return d;
   }
-  const A diagonal = wh * wh + hh * hh + diagonal_eps, inverse_diagonal = select(diagonal > A(0), A(1) / diagonal, A(0));
+  const A diagonal = wh * wh + hh * hh + diagonal_eps,
+          inverse_diagonal = select(diagonal > A(0), A(1) / diagonal, A(0));
   const A dx = (a.x1 + a.x2) * A(0.5) - (b.x1 + b.x2) * A(0.5), dy = (a.y1 + a.y2) * A(0.5) - (b.y1 + b.y2) * A(0.5);
   const A ratio = (dx * dx + dy * dy) * inverse_diagonal;
   const auto add = [&](A delta, A side, A d_side) { return (A(2) * ratio * side * d_side - delta) * inverse_diagonal; };
@@ -155,8 +157,8 @@ template <IouKind kKind, class A>
 static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps) {
   const BoxPair p = careful_pair(a, b);
   if (!p.finite) return {};
-  const Box<double> d = iou_gradient<kKind>(p.a, p.b, diagonal_angle(p.a), diagonal_angle(p.b),
-                                            eps * p.scale * p.scale, eps);
+  const Box<double> d =
+      iou_gradient<kKind>(p.a, p.b, diagonal_angle(p.a), diagonal_angle(p.b), eps * p.scale * p.scale, eps);
   const auto back = [&](double v) {  // saturate: a gradient grows as the boxes shrink
     v *= p.scale;
     const double most = NormalRange<A>::kMax;

@@ -114,8 +114,7 @@ struct Cpu {
       if (n > 0) f(int64_t(0), n);
       return;
     }
-    parallel_for(
-        n, grain, [](void* c, int64_t begin, int64_t end) { (*static_cast<F*>(c))(begin, end); }, &f);
+    parallel_for(n, grain, [](void* c, int64_t begin, int64_t end) { (*static_cast<F*>(c))(begin, end); }, &f);
   }
 };
 #if defined(FV_ISA)

@@ -43,8 +43,6 @@ void set_cpu_isa(CpuIsa isa) {
   if (isa <= best_cpu_isa()) current().store(isa, std::memory_order_relaxed);
 }
 
-const char* name_of(CpuIsa isa) {
-  return isa == CpuIsa::avx512 ? "avx512" : isa == CpuIsa::avx2 ? "avx2" : "baseline";
-}
+const char* name_of(CpuIsa isa) { return isa == CpuIsa::avx512 ? "avx512" : isa == CpuIsa::avx2 ? "avx2" : "baseline"; }
 
 }  // namespace fastvision

@@ -1,5 +1,5 @@
-// Anchors (Ren et al., Faster R-CNN, NIPS 2015): boxes of several sizes and aspect ratios at every cell of the maps of a
-// pyramid.
+// Anchors (Ren et al., Faster R-CNN, NIPS 2015): boxes of several sizes and aspect ratios at every cell of the maps of
+// a pyramid.
 #pragma once
 
 #include "box.h"
@@ -11,7 +11,7 @@ constexpr int kMaxAnchorLevels = 8, kMaxAnchorKinds = 16;
 struct AnchorLevel {
   int64_t rows, columns;
   int64_t stride_y, stride_x;  // pixels between cells
-  int64_t before;  // anchors of the levels before this one
+  int64_t before;              // anchors of the levels before this one
   int64_t sizes, ratios;
   double side[kMaxAnchorKinds];   // of the square anchor
   double ratio[kMaxAnchorKinds];  // height / width

@@ -135,7 +135,7 @@ void match_boxes(const MatchShape& s, const T* truth, const T* boxes, const bool
   });
 }
 
-#define INSTANTIATE(T)                                                                                             \
+#define INSTANTIATE(T) \
   template void match_boxes(const MatchShape&, const T*, const T*, const bool*, int64_t*, T*, T*, const CpuExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -1,7 +1,7 @@
 // A thread per box meets every ground truth, staged through shared memory. The largest overlap of each ground truth is
 // reduced over a warp by shuffles (only where a box of the warp touches it), over the block in shared memory and over
-// blocks by an atomic maximum of its bits; a maximum does not depend on its order. The low-quality rule is a second launch
-// that recomputes the overlaps of boxes still without a match: 13 operations a pair, no matrix, 24 bytes a box.
+// blocks by an atomic maximum of its bits; a maximum does not depend on its order. The low-quality rule is a second
+// launch that recomputes the overlaps of boxes still without a match: 13 operations a pair, no matrix, 24 bytes a box.
 #include "cuda.cuh"
 #include "match_boxes.h"
 
@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kThreads)
   T best(0);
   int64_t index = -1;
   for (int64_t first = 0; first < s.truths; first += kStaged) {
-    const int count = fill_stage(stage, truth + 4 * row * s.truths, valid ? valid + row * s.truths : nullptr, first,
-                                 s.truths);
+    const int count =
+        fill_stage(stage, truth + 4 * row * s.truths, valid ? valid + row * s.truths : nullptr, first, s.truths);
     for (int k = 0; k < count; ++k) {
       const bool usable = stage.usable[k];
       const T o = usable && active ? iou(stage.box[k], area(stage.box[k]), box, box_area) : T(0);
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   int64_t index = -1;
   bool chosen = false;
   for (int64_t first = 0; first < s.truths; first += kStaged) {
-    const int count = fill_stage(stage, truth + 4 * row * s.truths, valid ? valid + row * s.truths : nullptr, first,
-                                 s.truths);
+    const int count =
+        fill_stage(stage, truth + 4 * row * s.truths, valid ? valid + row * s.truths : nullptr, first, s.truths);
     for (int k = 0; k < count && open; ++k) {
       if (!stage.usable[k]) continue;
       const T o = iou(stage.box[k], area(stage.box[k]), box, box_area);
@@ -130,7 +130,7 @@ void match_boxes(const MatchShape& s, const T* truth, const T* boxes, const bool
            overlap, best_of_truth);
 }
 
-#define INSTANTIATE(T)                                                                                              \
+#define INSTANTIATE(T) \
   template void match_boxes(const MatchShape&, const T*, const T*, const bool*, int64_t*, T*, T*, const CudaExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -1,9 +1,9 @@
-// A block takes a group (or a whole row without groups) in tiles of its thread count, one candidate per thread, in order
-// of score. A tile meets the boxes that the group has kept, read through shared memory; then its warps resolve one after
-// another: inside a warp 32 x 32 bits and a walk over the survivors, between warps the survivors only. Work is
-// (candidates still alive) x (kept boxes), 13 operations each; memory is linear.
-// A single large group would use one multiprocessor, so there the host launches tile by tile: one block resolves a tile,
-// then all blocks test the candidates behind it against what it kept.
+// A block takes a group (or a whole row without groups) in tiles of its thread count, one candidate per thread, in
+// order of score. A tile meets the boxes that the group has kept, read through shared memory; then its warps resolve
+// one after another: inside a warp 32 x 32 bits and a walk over the survivors, between warps the survivors only. Work
+// is (candidates still alive) x (kept boxes), 13 operations each; memory is linear. A single large group would use one
+// multiprocessor, so there the host launches tile by tile: one block resolves a tile, then all blocks test the
+// candidates behind it against what it kept.
 #include "cuda.cuh"
 #include "nms.h"
 
@@ -205,8 +205,7 @@ void nms(const NmsShape& s, const NmsArguments<T>& a, const NmsOrder<T>& order, 
   launch(exec, collect_kernel<T>, rows, kWide, 0, s, a, order);
 }
 
-#define INSTANTIATE(T) \
-  template void nms(const NmsShape&, const NmsArguments<T>&, const NmsOrder<T>&, const CudaExec&);
+#define INSTANTIATE(T) template void nms(const NmsShape&, const NmsArguments<T>&, const NmsOrder<T>&, const CudaExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE
 

@@ -7,8 +7,8 @@
 namespace fastvision {
 
 struct NmsShape {
-  int64_t batch, boxes;  // boxes: (batch, boxes, 4), scores: (batch, boxes)
-  int64_t max_output;    // keep: (batch, max_output), padded with -1
+  int64_t batch, boxes;                   // boxes: (batch, boxes, 4), scores: (batch, boxes)
+  int64_t max_output;                     // keep: (batch, max_output), padded with -1
   double iou_threshold, score_threshold;  // both strict; a score threshold of -infinity passes -infinity too
 };
 

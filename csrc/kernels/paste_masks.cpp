@@ -63,7 +63,8 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
   });
 }
 
-#define INSTANTIATE(T) template void paste_masks(const PasteShape&, const T*, const Accum<T>*, uint8_t*, const CpuExec&);
+#define INSTANTIATE(T) \
+  template void paste_masks(const PasteShape&, const T*, const Accum<T>*, uint8_t*, const CpuExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE
 

@@ -1,5 +1,5 @@
-// A thread makes 16 neighbouring bytes of the output, whatever rows they lie in, and stores them at once; masks are read
-// through the caches. Bound by the bytes written: one per pixel, or an eighth of that packed.
+// A thread makes 16 neighbouring bytes of the output, whatever rows they lie in, and stores them at once; masks are
+// read through the caches. Bound by the bytes written: one per pixel, or an eighth of that packed.
 #include "cuda.cuh"
 #include "paste_masks.h"
 
@@ -73,7 +73,8 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
     launch(exec, paste_kernel<T>, grid_for(ceil_div(total, int64_t(kBytes))), kThreads, 0, s, masks, boxes, out);
 }
 
-#define INSTANTIATE(T) template void paste_masks(const PasteShape&, const T*, const Accum<T>*, uint8_t*, const CudaExec&);
+#define INSTANTIATE(T) \
+  template void paste_masks(const PasteShape&, const T*, const Accum<T>*, uint8_t*, const CudaExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE
 

@@ -1,5 +1,6 @@
-// Puts the small masks that a detector predicts for its boxes into the image: bilinear interpolation inside the box, then
-// a threshold. The geometry is torchvision's: padded mask, box grown accordingly and cut to integers, one pixel added.
+// Puts the small masks that a detector predicts for its boxes into the image: bilinear interpolation inside the box,
+// then a threshold. The geometry is torchvision's: padded mask, box grown accordingly and cut to integers, one pixel
+// added.
 #pragma once
 
 #include <math.h>

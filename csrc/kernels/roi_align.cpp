@@ -1,8 +1,8 @@
 // The samples of a bin are separable: a bin is the sum over a few rows and columns of pixels, each pixel once, with the
-// product of two weights. channels_last: vectors of channels, all pixels of a bin at a time. NCHW: the rows of a bin are
-// added along x first, then the columns; regions of a chunk share each plane. Regions are taken in the order of their places, so that neighbours meet the same
-// pixels in the caches: for large maps memory traffic is the limit. Backward: a task owns tiles of pixels, so every sum has
-// a fixed order and every pixel is written once.
+// product of two weights. channels_last: vectors of channels, all pixels of a bin at a time. NCHW: the rows of a bin
+// are added along x first, then the columns; regions of a chunk share each plane. Regions are taken in the order of
+// their places, so that neighbours meet the same pixels in the caches: for large maps memory traffic is the limit.
+// Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
 #include "roi_align.h"
 
 #include <algorithm>
@@ -44,8 +44,7 @@ struct AxisTaps {
         if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
         if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
       }
-      for (size_t k = begin; k < pixels.size(); ++k)
-        low = min_of(low, pixels[k].at), high = max_of(high, pixels[k].at);
+      for (size_t k = begin; k < pixels.size(); ++k) low = min_of(low, pixels[k].at), high = max_of(high, pixels[k].at);
       ends.push_back(pixels.size());
     }
     fill_four(axis.bins);
@@ -194,8 +193,8 @@ void forward_plane(const RoiAlignShape& s, const T* plane, const T* end, int64_t
     const auto rows = taps.y.begin_of(ph), rows_end = taps.y.end_of(ph);
     if (in_registers) {
       const Vec<A> first = add_rows(plane, end, width, rows, rows_end, low, high);
-      const Vec<A> second = across > kLanes<A> ? add_rows(plane, end, width, rows, rows_end, low + kLanes<A>, high)
-                                               : Vec<A>(A(0));
+      const Vec<A> second =
+          across > kLanes<A> ? add_rows(plane, end, width, rows, rows_end, low + kLanes<A>, high) : Vec<A>(A(0));
       for (int64_t pw = 0; pw < s.out_w; pw += kLanes<A>) {
         Vec<A> sum(A(0));
         for (int64_t k = 0; k < 4; ++k)
@@ -216,7 +215,8 @@ void forward_plane(const RoiAlignShape& s, const T* plane, const T* end, int64_t
   }
 }
 
-constexpr int64_t kTile = 16;  // pixels per side; with a vector of channels for each, a tile of sums fits the first cache
+constexpr int64_t kTile =
+    16;  // pixels per side; with a vector of channels for each, a tile of sums fits the first cache
 
 // What the regions add to one tile: bins, and for each the pixels of the tile that it reads.
 template <class A>
@@ -313,7 +313,8 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
           std::fill(sums.begin(), sums.end(), Vec<A>(A(0)));
           size_t k = 0;
           for (const auto& bin : taps.bins) {
-            const Vec<A> g = load_strided(grad + bin.offset + c * s.out_channel_stride(), s.out_channel_stride(), count);
+            const Vec<A> g =
+                load_strided(grad + bin.offset + c * s.out_channel_stride(), s.out_channel_stride(), count);
             for (; k < bin.end; ++k) {
               Vec<A>& sum = sums[size_t(taps.pixels[k].at)];
               sum = multiply_add(Vec<A>(taps.pixels[k].weight), g, sum);
@@ -321,9 +322,9 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
           }
           for (int64_t y = 0; y < rows; ++y)
             for (int64_t x = 0; x < columns; ++x)
-              store_strided(map + s.pixel_offset(tile.level, tile.y + y, tile.x + x) +
-                                c * s.map_channel_stride(tile.level),
-                            s.map_channel_stride(tile.level), sums[size_t(y * kTile + x)], count);
+              store_strided(
+                  map + s.pixel_offset(tile.level, tile.y + y, tile.x + x) + c * s.map_channel_stride(tile.level),
+                  s.map_channel_stride(tile.level), sums[size_t(y * kTile + x)], count);
         }
       }
   });

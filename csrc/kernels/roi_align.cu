@@ -1,8 +1,8 @@
-// Forward: a thread makes one bin for a few channels (16 bytes of them in channels_last), so the coordinates of a sample
-// are worked out once for all of these; all levels and images in one launch; the output is written once. Bound by the
-// bytes of pixels through the caches: at most 4 per sample, fewer from memory as neighbours share them.
-// Backward, deterministic: a block owns 8 x 8 pixels of one map for 64 channels, a channel per thread with the pixels in
-// registers. It walks the regions in order, skips those that do not touch its tile, and adds per row of bins the
+// Forward: a thread makes one bin for a few channels (16 bytes of them in channels_last), so the coordinates of a
+// sample are worked out once for all of these; all levels and images in one launch; the output is written once. Bound
+// by the bytes of pixels through the caches: at most 4 per sample, fewer from memory as neighbours share them.
+// Backward, deterministic: a block owns 8 x 8 pixels of one map for 64 channels, a channel per thread with the pixels
+// in registers. It walks the regions in order, skips those that do not touch its tile, and adds per row of bins the
 // separable transpose: along x into 8 sums, those into the 64 pixels. Every pixel is written once, zeros included: no
 // atomics, no zero fill, no float32 copy of a 16-bit gradient. Bytes: the gradient of the output per tile it touches
 // (1.6 times for the proposals of a detector), the gradient of the maps once.
@@ -33,8 +33,8 @@ __device__ void add_channels(const T* p, int64_t stride, int count, Accum<T> wei
 template <class T, int kCount, bool kPacked>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const __grid_constant__ RoiAlignShape s, const __grid_constant__ LevelPointers<const T> maps,
-                   const Accum<T>* __restrict__ rois,
-                   const int64_t* __restrict__ level_of, T* __restrict__ out, DeviceErrors* errors) {
+                   const Accum<T>* __restrict__ rois, const int64_t* __restrict__ level_of, T* __restrict__ out,
+                   DeviceErrors* errors) {
   using A = Accum<T>;
   const int64_t groups = ceil_div(s.channels, int64_t(kCount));
   FV_FOR(i, s.rois * groups * s.bins()) {
@@ -102,8 +102,8 @@ __device__ A pixel_weight(const SampleAxis<A>& axis, int64_t p, int64_t at) {
 template <class T>
 __global__ void __launch_bounds__(kChannels)
     backward_kernel(const __grid_constant__ RoiAlignShape s, const __grid_constant__ RoiAlignTiles tiles,
-                    const T* __restrict__ grad, const Accum<T>* __restrict__ rois,
-                    const int64_t* __restrict__ level_of, const __grid_constant__ LevelPointers<T> grad_maps) {
+                    const T* __restrict__ grad, const Accum<T>* __restrict__ rois, const int64_t* __restrict__ level_of,
+                    const __grid_constant__ LevelPointers<T> grad_maps) {
   using A = Accum<T>;
   FV_SHARED(weight_y, A[kBins][kTile]);
   FV_SHARED(weight_x, A[kBins][kTile]);

@@ -126,8 +126,8 @@ void roi_pool_backward(const RoiPoolShape& s, const T* grad, const Accum<T>* roi
   });
 }
 
-#define INSTANTIATE(T)                                                                                          \
-  template void roi_pool(const RoiPoolShape&, const T*, const Accum<T>*, T*, int32_t*, const CpuExec&);         \
+#define INSTANTIATE(T)                                                                                  \
+  template void roi_pool(const RoiPoolShape&, const T*, const Accum<T>*, T*, int32_t*, const CpuExec&); \
   template void roi_pool_backward(const RoiPoolShape&, const T*, const Accum<T>*, const int32_t*, T*, const CpuExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -1,8 +1,8 @@
 // Forward: a thread takes one bin of one channel; neighbouring threads take neighbouring channels (channels_last) or
 // bins, so that pixels are read and results written side by side. Bound by the bytes of output and argmax.
-// Backward, deterministic: a block owns 8 x 8 pixels for 64 channels with the sums in shared memory, a column per thread;
-// it walks the regions that touch its tile in order and takes the bins whose maximum lies in the tile. Every pixel is
-// written once, no atomics.
+// Backward, deterministic: a block owns 8 x 8 pixels for 64 channels with the sums in shared memory, a column per
+// thread; it walks the regions that touch its tile in order and takes the bins whose maximum lies in the tile. Every
+// pixel is written once, no atomics.
 #include "cuda.cuh"
 #include "roi_pool.h"
 
@@ -43,8 +43,7 @@ constexpr int kTile = 8, kChannels = 64;
 template <class T>
 __global__ void __launch_bounds__(kChannels)
     backward_kernel(RoiPoolShape s, int64_t tiles_y, int64_t tiles_x, const T* __restrict__ grad,
-                    const Accum<T>* __restrict__ rois, const int32_t* __restrict__ argmax,
-                    T* __restrict__ grad_input) {
+                    const Accum<T>* __restrict__ rois, const int32_t* __restrict__ argmax, T* __restrict__ grad_input) {
   using A = Accum<T>;
   FV_SHARED(sums, A[kTile * kTile][kChannels]);
   FV_SHARED(touching, int64_t[kChannels]);
@@ -84,8 +83,7 @@ __global__ void __launch_bounds__(kChannels)
   T* plane = grad_input + s.image_offset(image) + c * s.channel_stride();
   for (int k = 0; k < kTile * kTile; ++k) {
     const int64_t y = y0 + k / kTile, x = x0 + k % kTile;
-    if (y < s.height && x < s.width)
-      plane[(y * s.width + x) * s.pixel_stride()] = from_accum<T>(sums[k][threadIdx.x]);
+    if (y < s.height && x < s.width) plane[(y * s.width + x) * s.pixel_stride()] = from_accum<T>(sums[k][threadIdx.x]);
   }
 }
 
@@ -95,8 +93,7 @@ template <class T>
 void roi_pool(const RoiPoolShape& s, const T* input, const Accum<T>* rois, T* out, int32_t* argmax,
               const CudaExec& exec) {
   const int64_t items = s.rois * s.channels * s.bins();
-  if (items > 0)
-    launch(exec, pool_kernel<T>, grid_for(items), kThreads, 0, s, input, rois, out, argmax, exec.errors);
+  if (items > 0) launch(exec, pool_kernel<T>, grid_for(items), kThreads, 0, s, input, rois, out, argmax, exec.errors);
 }
 
 template <class T>
@@ -109,8 +106,8 @@ void roi_pool_backward(const RoiPoolShape& s, const T* grad, const Accum<T>* roi
            grad_input);
 }
 
-#define INSTANTIATE(T)                                                                                            \
-  template void roi_pool(const RoiPoolShape&, const T*, const Accum<T>*, T*, int32_t*, const CudaExec&);          \
+#define INSTANTIATE(T)                                                                                   \
+  template void roi_pool(const RoiPoolShape&, const T*, const Accum<T>*, T*, int32_t*, const CudaExec&); \
   template void roi_pool_backward(const RoiPoolShape&, const T*, const Accum<T>*, const int32_t*, T*, const CudaExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -294,8 +294,8 @@ FV_HD void store_bytes(uint8_t* p, MaskOf<A, Isa> m) {
 template <class A>
 FV_HD Vec<A> gather(const A* values, const int32_t* index) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4) return Vec<A>(
-      _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, _mm512_loadu_si512(index), values, 4));
+  if constexpr (sizeof(A) == 4)
+    return Vec<A>(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, _mm512_loadu_si512(index), values, 4));
 #elif defined(__AVX2__)
   if constexpr (sizeof(A) == 4)
     return Vec<A>(_mm256_i32gather_ps(values, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), 4));
@@ -309,8 +309,7 @@ FV_HD Vec<A> gather(const A* values, const int32_t* index) {
 template <class A>
 FV_HD Vec<A> lookup(Vec<A> first, Vec<A> second, const int32_t* index) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return Vec<A>(_mm512_permutex2var_ps(first.raw, _mm512_loadu_si512(index), second.raw));
+  if constexpr (sizeof(A) == 4) return Vec<A>(_mm512_permutex2var_ps(first.raw, _mm512_loadu_si512(index), second.raw));
 #endif
   A values[2 * Vec<A>::kLanes];
   first.store(values);

@@ -174,9 +174,13 @@ struct Check {
   }
   static int64_t element_bytes(ScalarType t) {
     switch (t) {
-      case ScalarType::Double: case ScalarType::Long: return 8;
-      case ScalarType::Float: case ScalarType::Int: return 4;
-      case ScalarType::Half: case ScalarType::BFloat16: case ScalarType::Short: return 2;
+      case ScalarType::Double:
+      case ScalarType::Long: return 8;
+      case ScalarType::Float:
+      case ScalarType::Int: return 4;
+      case ScalarType::Half:
+      case ScalarType::BFloat16:
+      case ScalarType::Short: return 2;
       default: return 1;
     }
   }

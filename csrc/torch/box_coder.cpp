@@ -43,9 +43,8 @@ Tensor forward(const Check& check, const BoxCoderShape& s, const Tensor& referen
   const Tensor r = dense(reference), b = dense(boxes), out = check.empty(boxes, boxes.sizes().vec());
   dispatch_floats(r, [&](auto t) {
     using T = decltype(t);
-    backend.run([&](const auto& exec) {
-      code_boxes<kCoding, T>(s, data<T>(r), data<T>(b), mutable_data<T>(out), exec);
-    });
+    backend.run(
+        [&](const auto& exec) { code_boxes<kCoding, T>(s, data<T>(r), data<T>(b), mutable_data<T>(out), exec); });
   });
   return out;
 }

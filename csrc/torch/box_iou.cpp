@@ -16,7 +16,8 @@ BoxIouShape checked_shape(const Check& check, const Tensor& boxes1, const Tensor
               "(..., M, 4) with the leading dimensions of boxes1");
   int64_t batch = 1;
   for (int64_t d = 0; d < boxes1.dim() - 2; ++d) {
-    check.shape(boxes1.size(d) == boxes2.size(d), "boxes2", boxes2, "(..., M, 4) with the leading dimensions of boxes1");
+    check.shape(boxes1.size(d) == boxes2.size(d), "boxes2", boxes2,
+                "(..., M, 4) with the leading dimensions of boxes1");
     batch *= boxes1.size(d);
   }
   check.that(kind >= 0 && kind <= 3, "kind: expected an integer in [0, 3], got ", kind);
@@ -40,9 +41,8 @@ Tensor box_iou(const Tensor& boxes1, const Tensor& boxes2, int64_t kind, bool al
   const Tensor a = dense(boxes1), b = dense(boxes2), out = check.empty(boxes1, out_sizes(boxes1, s));
   dispatch_floats(a, [&](auto t) {
     using T = decltype(t);
-    backend.run([&](const auto& exec) {
-      fastvision::box_iou<T>(s, data<T>(a), data<T>(b), mutable_data<T>(out), exec);
-    });
+    backend.run(
+        [&](const auto& exec) { fastvision::box_iou<T>(s, data<T>(a), data<T>(b), mutable_data<T>(out), exec); });
   });
   return out;
 }

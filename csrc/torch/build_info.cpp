@@ -25,8 +25,8 @@ namespace {
 std::string build_info() {
   return std::string("version=") + FV_VERSION + "\ncompiler=" + FV_COMPILER + "\ncuda=" + FV_CUDA_VERSION +
          "\ncuda_architectures=" + FV_CUDA_ARCHITECTURES + "\ntorch_built_with=" + std::to_string(TORCH_VERSION_MAJOR) +
-         "." + std::to_string(TORCH_VERSION_MINOR) + "\ntorch_floor=" +
-         std::to_string(TORCH_TARGET_VERSION >> 56) + "." + std::to_string(TORCH_TARGET_VERSION >> 48 & 255) +
+         "." + std::to_string(TORCH_VERSION_MINOR) + "\ntorch_floor=" + std::to_string(TORCH_TARGET_VERSION >> 56) +
+         "." + std::to_string(TORCH_TARGET_VERSION >> 48 & 255) +
          "\ncpu_isa=" + fastvision::name_of(fastvision::cpu_isa()) +
          "\ncpu_isa_best=" + fastvision::name_of(fastvision::best_cpu_isa());
 }

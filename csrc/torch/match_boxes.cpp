@@ -24,8 +24,8 @@ std::tuple<Tensor, Tensor> match_boxes(const Tensor& truth, const Tensor& boxes,
   }
   check.in_range("low", low, 0, 1);
   check.in_range("high", high, low, 1);
-  const MatchShape s{truth.dim() == 3 ? truth.size(0) : 1, truth.size(-2), boxes.size(-2), high, low,
-                     allow_low_quality};
+  const MatchShape s{
+      truth.dim() == 3 ? truth.size(0) : 1, truth.size(-2), boxes.size(-2), high, low, allow_low_quality};
   const Backend backend(truth);
   Sizes rows = boxes.sizes().vec();
   rows.pop_back();

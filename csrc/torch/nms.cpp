@@ -52,8 +52,12 @@ Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Te
   const Tensor keep = check.empty(boxes, rows, ScalarType::Long);
   dispatch_floats(boxes, [&](auto t) {
     using T = decltype(t);
-    const NmsArguments<T> a{data<T>(boxes),     data<T>(scores),           data<bool>(valid),
-                            data<int64_t>(groups), mutable_data<int64_t>(keep), mutable_data<int64_t>(count)};
+    const NmsArguments<T> a{data<T>(boxes),
+                            data<T>(scores),
+                            data<bool>(valid),
+                            data<int64_t>(groups),
+                            mutable_data<int64_t>(keep),
+                            mutable_data<int64_t>(count)};
 #if FV_IS == FV_IS_cpu
     backend.run([&](const auto& exec) { nms<T>(s, a, exec); });
 #else
@@ -79,8 +83,8 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
            double score_threshold, std::optional<int64_t> max_output) {
   const Check check{"nms"};
   check.shape(boxes.dim() == 2, "boxes", boxes, "(N, 4)");
-  NmsShape s = checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, score_threshold,
-                             max_output.value_or(0));
+  NmsShape s =
+      checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, score_threshold, max_output.value_or(0));
   s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
   const Kept kept = run(check, s, boxes, scores, groups, std::nullopt);
   const int64_t count = data<int64_t>(on_cpu(kept.count))[0];
@@ -89,8 +93,8 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
 }
 
 std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
-                                      const std::optional<Tensor>& valid, double iou_threshold,
-                                      double score_threshold, int64_t max_output) {
+                                      const std::optional<Tensor>& valid, double iou_threshold, double score_threshold,
+                                      int64_t max_output) {
   const Check check{"nms_padded"};
   const NmsShape s = checked_shape(check, boxes, scores, groups, valid, iou_threshold, score_threshold, max_output);
   const Kept kept = run(check, s, boxes, scores, groups, valid);

@@ -76,14 +76,14 @@ Tensor forward(const Check& check, OpId op, const std::vector<Tensor>& features,
     widths.push_back(f.size(3));
   }
   const bool channels_last = is_channels_last(first);
-  const RoiAlignShape s = shape_of_problem(check, op, first.size(0), first.size(1), heights, widths, scales, rois, p,
-                                           channels_last);
+  const RoiAlignShape s =
+      shape_of_problem(check, op, first.size(0), first.size(1), heights, widths, scales, rois, p, channels_last);
   check_image_indices(check, "boxes", rois, s.batch);
   check_levels(check, levels, rois, s.levels);
 
   const Backend backend(first);
-  const Tensor out = check.empty(first, {s.rois, s.channels, s.out_h, s.out_w}, first.scalar_type(),
-                                 format_of(channels_last));
+  const Tensor out =
+      check.empty(first, {s.rois, s.channels, s.out_h, s.out_w}, first.scalar_type(), format_of(channels_last));
   if (out.numel() == 0) return out;
   const Tensor r = dense(rois);
   const std::optional<Tensor> level_of = dense(levels);
@@ -113,16 +113,15 @@ std::vector<Tensor> backward(const Check& check, OpId op, const Tensor& grad, co
     check.at_least("h", heights[l], 0);
     check.at_least("w", widths[l], 0);
   }
-  const RoiAlignShape s =
-      shape_of_problem(check, op, n, grad.size(1), heights, widths, scales, rois, p, channels_last);
+  const RoiAlignShape s = shape_of_problem(check, op, n, grad.size(1), heights, widths, scales, rois, p, channels_last);
   check_image_indices(check, "boxes", rois, n);
   check_levels(check, levels, rois, s.levels);
 
   const Backend backend(grad);
   std::vector<Tensor> maps;
   for (int l = 0; l < s.levels; ++l)
-    maps.push_back(check.empty(grad, {n, s.channels, heights[l], widths[l]}, grad.scalar_type(),
-                               format_of(channels_last)));
+    maps.push_back(
+        check.empty(grad, {n, s.channels, heights[l], widths[l]}, grad.scalar_type(), format_of(channels_last)));
   const Tensor g = dense(grad, format_of(channels_last)), r = dense(rois);
   const std::optional<Tensor> level_of = dense(levels);
   dispatch_all_floats(grad, [&](auto t) {
@@ -176,8 +175,7 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
              widths.size());
   check.finite_positive("canonical_scale", canonical_scale);
   return backward(check, OpId::multiscale_roi_align, grad, rois, levels, scales,
-                  {canonical_scale, canonical_level, 0, 0, sampling_ratio, aligned}, n, heights, widths,
-                  channels_last);
+                  {canonical_scale, canonical_level, 0, 0, sampling_ratio, aligned}, n, heights, widths, channels_last);
 }
 
 }  // namespace

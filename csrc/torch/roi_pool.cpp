@@ -14,8 +14,8 @@ RoiPoolShape shape_of_problem(const Check& check, int64_t batch, int64_t channel
   check.that(out_h >= 1 && out_w >= 1, "output_size: expected integers >= 1, got (", out_h, ", ", out_w, ")");
   check.that(rois.size(0) == 0 || (height > 0 && width > 0), "input: expected at least one pixel per map, got height ",
              height, " and width ", width);
-  check.that(height == 0 || width < (int64_t(1) << 31) / height, "input: expected fewer than 2**31 pixels per map, got ",
-             "height ", height, " and width ", width);
+  check.that(height == 0 || width < (int64_t(1) << 31) / height,
+             "input: expected fewer than 2**31 pixels per map, got ", "height ", height, " and width ", width);
   return {batch, channels, height, width, rois.size(0), out_h, out_w, spatial_scale, channels_last};
 }
 
@@ -54,8 +54,8 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& rois, const Tensor& a
   check.shape(argmax.sizes().vec() == grad.sizes().vec(), "argmax", argmax, "the shape of grad");
   for (const auto& [name, value] : {std::pair("n", n), std::pair("h", h), std::pair("w", w)})
     check.at_least(name, value, 0);
-  const RoiPoolShape s = shape_of_problem(check, n, grad.size(1), h, w, rois, spatial_scale, grad.size(2),
-                                          grad.size(3), channels_last);
+  const RoiPoolShape s =
+      shape_of_problem(check, n, grad.size(1), h, w, rois, spatial_scale, grad.size(2), grad.size(3), channels_last);
   check_image_indices(check, "boxes", rois, n);
   const Backend backend(grad);
   const Tensor out = check.empty(grad, {n, s.channels, h, w}, grad.scalar_type(), format_of(channels_last));

@@ -5,45 +5,57 @@
 STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   // kind: 0 plain, 1 generalized, 2 distance, 3 complete
   m.def("box_iou(Tensor boxes1, Tensor boxes2, int kind, bool aligned, float eps) -> Tensor");
-  m.def("box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, bool aligned, float eps)"
-        " -> (Tensor, Tensor)");
+  m.def(
+      "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, bool aligned, float eps)"
+      " -> (Tensor, Tensor)");
 
   // groups: int64, boxes of different groups do not suppress each other. score_threshold: -inf for none.
-  m.def("nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, float score_threshold,"
-        " SymInt? max_output) -> Tensor");
-  m.def("nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
-        " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
+  m.def(
+      "nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, float score_threshold,"
+      " SymInt? max_output) -> Tensor");
+  m.def(
+      "nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
+      " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
 
-  // rois: (K, 5) = image index, x1, y1, x2, y2; float32, or float64 with float64 features. Image indices out of range are
-  // an error on the CPU and a zero row on CUDA.
-  m.def("roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, int sampling_ratio,"
-        " bool aligned) -> Tensor");
-  m.def("roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned, SymInt n,"
-        " SymInt h, SymInt w, bool channels_last) -> Tensor");
-  m.def("multiscale_roi_align(Tensor[] features, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
-        " int canonical_level, SymInt out_h, SymInt out_w, int sampling_ratio, bool aligned) -> Tensor");
-  m.def("multiscale_roi_align_backward(Tensor grad, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
-        " int canonical_level, int sampling_ratio, bool aligned, SymInt n, SymInt[] heights, SymInt[] widths,"
-        " bool channels_last) -> Tensor[]");
+  // rois: (K, 5) = image index, x1, y1, x2, y2; float32, or float64 with float64 features. Image indices out of range
+  // are an error on the CPU and a zero row on CUDA.
+  m.def(
+      "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, int sampling_ratio,"
+      " bool aligned) -> Tensor");
+  m.def(
+      "roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned, SymInt n,"
+      " SymInt h, SymInt w, bool channels_last) -> Tensor");
+  m.def(
+      "multiscale_roi_align(Tensor[] features, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
+      " int canonical_level, SymInt out_h, SymInt out_w, int sampling_ratio, bool aligned) -> Tensor");
+  m.def(
+      "multiscale_roi_align_backward(Tensor grad, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
+      " int canonical_level, int sampling_ratio, bool aligned, SymInt n, SymInt[] heights, SymInt[] widths,"
+      " bool channels_last) -> Tensor[]");
 
-  m.def("roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w)"
-        " -> (Tensor output, Tensor argmax)");
-  m.def("roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"
-        " bool channels_last) -> Tensor");
+  m.def(
+      "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w)"
+      " -> (Tensor output, Tensor argmax)");
+  m.def(
+      "roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"
+      " bool channels_last) -> Tensor");
 
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");
   m.def("encode_boxes_backward(Tensor grad, Tensor reference, Tensor boxes, float[] weights) -> (Tensor, Tensor)");
   m.def("decode_boxes(Tensor reference, Tensor codes, float[] weights, float clip, float[]? image_size) -> Tensor");
-  m.def("decode_boxes_backward(Tensor grad, Tensor reference, Tensor codes, float[] weights, float clip,"
-        " float[]? image_size) -> (Tensor, Tensor)");
-  // layout: per level rows, columns, vertical and horizontal stride, number of sizes and of ratios. sizes, ratios: of all
-  // levels in turn.
+  m.def(
+      "decode_boxes_backward(Tensor grad, Tensor reference, Tensor codes, float[] weights, float clip,"
+      " float[]? image_size) -> (Tensor, Tensor)");
+  // layout: per level rows, columns, vertical and horizontal stride, number of sizes and of ratios. sizes, ratios: of
+  // all levels in turn.
   m.def("grid_anchors(Tensor like, SymInt[] layout, float[] sizes, float[] ratios, float offset) -> Tensor");
-  m.def("match_boxes(Tensor truth, Tensor boxes, Tensor? valid, float high, float low, bool allow_low_quality)"
-        " -> (Tensor match, Tensor overlap)");
-  m.def("paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, int padding, bool packed)"
-        " -> Tensor");
+  m.def(
+      "match_boxes(Tensor truth, Tensor boxes, Tensor? valid, float high, float low, bool allow_low_quality)"
+      " -> (Tensor match, Tensor overlap)");
+  m.def(
+      "paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, int padding, bool packed)"
+      " -> Tensor");
 
   m.def("device_errors(Tensor like) -> Tensor");
 }

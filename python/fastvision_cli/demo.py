@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import fastvision
 import numpy as np
 import PIL
 import torch
-from torch import nn
-
-import fastvision
 from fastvision.data import DigitsOnPhotos
 from fastvision.engine import Step, TrainingLog, one_cycle, train
 from fastvision.engine.train import Batch
 from fastvision.metrics import CocoEvaluator
+from torch import nn
 
 from .errors import ENVIRONMENT, CommandError
 from .files import output_directory, write_file

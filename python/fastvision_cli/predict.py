@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-
 from fastvision import ops
 from fastvision.data import IMAGE_EXTENSIONS, ImageError, ImageWarning, image_to_tensor, load_image
 from fastvision.viz import draw_detections
+from PIL import Image
 
 from .errors import DATA, USAGE, CommandError, one_line, reason
 from .files import output_directory, write_file

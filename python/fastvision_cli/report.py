@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from fastvision.data import DigitsOnPhotos
+from fastvision.engine import TrainingLog
+from fastvision.metrics import CocoCurves
+from fastvision.viz import draw_detections
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,11 +19,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-
-from fastvision.data import DigitsOnPhotos
-from fastvision.engine import TrainingLog
-from fastvision.metrics import CocoCurves
-from fastvision.viz import draw_detections
 
 from .progress import clock
 

@@ -5,7 +5,6 @@ from math import inf, nan
 
 import torch
 from cases_regions import T, X, raises
-
 from fastvision import ops
 
 

@@ -5,7 +5,6 @@ import time
 from math import inf, nan
 
 import torch
-
 from fastvision import ops
 
 T = torch.tensor

@@ -18,7 +18,7 @@ import traceback
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import support  # noqa: E402
+import support
 
 LIMIT_BYTES, LIMIT_SECONDS = 8 * 2**30, 30
 

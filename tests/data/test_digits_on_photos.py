@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastvision.data import DigitsOnPhotos, digits_on_photos
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fastvision.data import DigitsOnPhotos, digits_on_photos
 
 ASSETS = Path(digits_on_photos.__file__).parent / "assets"
 splits = st.sampled_from(["train", "test"])

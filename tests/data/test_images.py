@@ -6,9 +6,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from fastvision.data import ImageError, ImageWarning, image_to_tensor, load_image
+from PIL import Image
 
 
 def noise(width=24, height=16, mode="RGB"):

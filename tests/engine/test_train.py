@@ -3,9 +3,8 @@ import math
 
 import pytest
 import torch
-from torch import nn
-
 from fastvision.engine import one_cycle, train
+from torch import nn
 
 
 class Line(nn.Module):

@@ -4,12 +4,11 @@ import io
 import numpy as np
 import pytest
 import torch
+from fastvision.metrics import average_precision, precision_recall_curve
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-
-from fastvision.metrics import average_precision, precision_recall_curve
 
 # The worked example of the repository rafaelpadilla/Object-Detection-Metrics: 24 detections of 15 objects, in order of
 # images, (confidence in percent, true positive). It has equal confidences, so it needs a stable order.

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 from coco_problems import as_dictionaries, draw
-from hostile import outcomes_of
-
 from fastvision import _host
 from fastvision.metrics import CocoEvaluator
+from hostile import outcomes_of
 
 BASE = "dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1)], annotations=[%s])"
 NOTE = "dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 4, 4], area=16, iscrowd=0, %s)"

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from coco_problems import HEIGHT, WIDTH, as_dictionaries, draw, reference
+from fastvision import ops
+from fastvision.metrics import CocoEvaluator, evaluate_coco
 from hypothesis import given
 from hypothesis import strategies as st
 from support import seeds
-
-from fastvision import ops
-from fastvision.metrics import CocoEvaluator, evaluate_coco
 
 KINDS = ("bbox", "segm", "keypoints")
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from fastvision.metrics import PanopticQuality
 from hypothesis import given
 from hypothesis import strategies as st
 from support import seeds
-
-from fastvision.metrics import PanopticQuality
 
 THINGS, STUFF, VOID = (3, 5), (0, 9), 255
 

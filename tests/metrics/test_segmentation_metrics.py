@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from fastvision.metrics import Dice, MeanIoU
 from hypothesis import given
 from hypothesis import strategies as st
 from support import seeds
-
-from fastvision.metrics import Dice, MeanIoU
 
 
 def draw(seed, classes, shape=(2, 5, 7), ignored=None):

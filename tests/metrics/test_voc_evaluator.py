@@ -3,11 +3,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from fastvision.metrics import VocEvaluator, average_precision
 from hypothesis import given
 from hypothesis import strategies as st
 from support import seeds
-
-from fastvision.metrics import VocEvaluator, average_precision
 
 
 def draw(seed, images):

@@ -1,9 +1,8 @@
 """A few calls of every op, for the checks that all ops have in common."""
 
 import torch
-from support import random_boxes
-
 from fastvision import ops
+from support import random_boxes
 
 
 def _generator():

@@ -2,12 +2,11 @@ import math
 
 import pytest
 import torch
+from fastvision import ops
+from fastvision.ops.box_coder import decode_boxes_reference, encode_boxes_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
-
-from fastvision import ops
-from fastvision.ops.box_coder import decode_boxes_reference, encode_boxes_reference
 
 
 @st.composite

@@ -1,11 +1,9 @@
 import pytest
 import torch
+from fastvision import ops
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LAYOUTS, assert_close, few, lay_out, random_boxes, seeds
-
-from fastvision import ops
-from fastvision.ops import box_iou as module
 
 KINDS = ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_iou")
 

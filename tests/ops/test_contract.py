@@ -2,12 +2,11 @@
 
 import inspect
 
+import fastvision
 import pytest
 import torch
-from samples import native_calls, public_calls
-
-import fastvision
 from fastvision import ops
+from samples import native_calls, public_calls
 
 NATIVE = native_calls()
 PUBLIC = public_calls()

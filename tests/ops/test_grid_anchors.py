@@ -1,11 +1,10 @@
 import pytest
 import torch
+from fastvision import ops
+from fastvision.ops.grid_anchors import grid_anchors_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from support import seeds
-
-from fastvision import ops
-from fastvision.ops.grid_anchors import grid_anchors_reference
 
 
 @st.composite
@@ -15,8 +14,12 @@ def problems(draw):
         "seed": draw(seeds),
         "grid_sizes": [draw(st.tuples(st.integers(0, 9), st.integers(0, 9))) for _ in range(levels)],
         "strides": [draw(st.sampled_from([1, 4, (16, 14), 63])) for _ in range(levels)],
-        "sizes": [draw(st.lists(st.sampled_from([1.0, 7.5, 32.0, 500.0]), min_size=1, max_size=3)) for _ in range(levels)],
-        "aspect_ratios": [draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 0.1]), min_size=1, max_size=3)) for _ in range(levels)],
+        "sizes": [
+            draw(st.lists(st.sampled_from([1.0, 7.5, 32.0, 500.0]), min_size=1, max_size=3)) for _ in range(levels)
+        ],
+        "aspect_ratios": [
+            draw(st.lists(st.sampled_from([0.5, 1.0, 2.0, 0.1]), min_size=1, max_size=3)) for _ in range(levels)
+        ],
         "offset": draw(st.sampled_from([0.0, 0.5])),
         "dtype": draw(st.sampled_from([torch.float32, torch.float64])),
     }

@@ -1,10 +1,9 @@
 import torch
+from fastvision import ops
+from fastvision.ops.match_boxes import match_boxes_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LAYOUTS, lay_out, random_boxes, seeds
-
-from fastvision import ops
-from fastvision.ops.match_boxes import match_boxes_reference
 
 
 @st.composite

@@ -2,13 +2,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from support import LAYOUTS, lay_out, random_boxes, seeds
-
 from fastvision import ops
 from fastvision.ops.multiclass_nms import multiclass_nms_reference
 from fastvision.ops.nms import nms_reference
+from hypothesis import given
+from hypothesis import strategies as st
+from support import LAYOUTS, lay_out, random_boxes, seeds
 
 THRESHOLDS = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

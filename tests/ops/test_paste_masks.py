@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from fastvision import ops
+from fastvision.ops.paste_masks import paste_masks_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, LAYOUTS, lay_out, random_boxes, seeds
-
-from fastvision import ops
-from fastvision.ops.paste_masks import paste_masks_reference
 
 
 @st.composite

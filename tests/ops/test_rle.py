@@ -1,11 +1,10 @@
 import numpy as np
 import pycocotools.mask as reference
 import torch
+from fastvision import ops
 from hypothesis import given
 from hypothesis import strategies as st
 from support import few, seeds
-
-from fastvision import ops
 
 
 def draw_masks(p):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from hostile import outcomes_of, run
-
 from fastvision import _host
+from hostile import outcomes_of, run
 
 GOOD = "{'size': [2, 2], 'counts': '22'}"
 REFUSED = {

@@ -2,13 +2,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, seeds
-
 from fastvision import ops
 from fastvision.ops.multiscale_roi_align import multiscale_roi_align_reference
 from fastvision.ops.roi_align import roi_align_reference
+from hypothesis import given
+from hypothesis import strategies as st
+from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, seeds
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -84,8 +83,12 @@ def test_gradient_matches_reference(backend, p):
         (expected,) = torch.autograd.grad(reference, theirs, grad.double())
     # As many terms meet in a pixel as regions cover it.
     assert_close(gradient, expected, scale=4.0)
-    assert torch.equal(gradient, torch.autograd.grad(ops.roi_align(ours, rois.to(backend.device), *arguments(p)), ours,
-                                                     grad.to(backend.device))[0])
+    assert torch.equal(
+        gradient,
+        torch.autograd.grad(ops.roi_align(ours, rois.to(backend.device), *arguments(p)), ours, grad.to(backend.device))[
+            0
+        ],
+    )
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -161,7 +164,9 @@ def test_bad_image_index(backend):
     for bad in (2.0, -1.0, 0.5, 3e9, torch.nan, torch.inf):
         rois[17, 0] = bad
         if backend.name == "cpu":
-            with pytest.raises(ValueError, match=r"roi_align: boxes: expected an integer image index in 0\.\.1 in row 17"):
+            with pytest.raises(
+                ValueError, match=r"roi_align: boxes: expected an integer image index in 0\.\.1 in row 17"
+            ):
                 ops.roi_align(x, rois, 3)
             continue
         out = ops.roi_align(x, rois.to(backend.device), 3)

@@ -1,11 +1,10 @@
 import pytest
 import torch
+from fastvision import ops
+from fastvision.ops.roi_pool import roi_pool_reference
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, seeds
-
-from fastvision import ops
-from fastvision.ops.roi_pool import roi_pool_reference
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -104,7 +103,9 @@ def test_bad_image_index(backend):
         rois = good.clone()
         rois[5, 0] = bad
         if backend.name == "cpu":
-            with pytest.raises(ValueError, match=r"roi_pool: boxes: expected an integer image index in 0\.\.1 in row 5"):
+            with pytest.raises(
+                ValueError, match=r"roi_pool: boxes: expected an integer image index in 0\.\.1 in row 5"
+            ):
                 ops.roi_pool(x, rois, 3)
             continue
         out = ops.roi_pool(x, rois.to(backend.device), 3)

@@ -1,10 +1,9 @@
 import pytest
 import torch
+from fastvision import ops
 from hypothesis import given
 from hypothesis import strategies as st
 from support import seeds
-
-from fastvision import ops
 
 
 @given(
@@ -50,7 +49,11 @@ def test_seed_decides():
 
 def test_errors():
     labels = torch.zeros(4)
-    for args, name in (((-1, 0.5), "batch_size"), ((4, 1.5), "positive_fraction"), ((4, float("nan")), "positive_frac")):
+    for args, name in (
+        ((-1, 0.5), "batch_size"),
+        ((4, 1.5), "positive_fraction"),
+        ((4, float("nan")), "positive_frac"),
+    ):
         with pytest.raises(ValueError, match=f"sample_labels: {name}"):
             ops.sample_labels(labels, *args)
     with pytest.raises(ValueError, match="sample_labels: labels"):

@@ -64,7 +64,9 @@ class ImageBatcher(nn.Module):
             raise ValueError(f"images: expected shape (3, H, W) in place {index}, got {tuple(image.shape)}")
         if not image.is_floating_point():
             raise TypeError(f"images: expected floating point in [0, 1] in place {index}, got {image.dtype}")
-        mean, std = (torch.tensor(v, dtype=image.dtype, device=image.device)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=image.dtype, device=image.device)[:, None, None] for v in (self.mean, self.std)
+        )
         normalised = (image - mean) / std
         short, long = min(image.shape[1:]), max(image.shape[1:])
         scale = min(self.min_size / short, self.max_size / long)

@@ -17,8 +17,10 @@ def widen(op: str, name: str, t: Tensor, other_name: str, other: Tensor) -> tupl
     if t.dtype in _HALVES and other.dtype == t.dtype:
         return t.float(), other.float()
     if t.dtype in _INTEGERS:
-        raise TypeError(f"{op}: {name}: expected dtype float16, bfloat16, float32 or float64, got {_name(t.dtype)}; "
-                        f"use {name}.float()")
+        raise TypeError(
+            f"{op}: {name}: expected dtype float16, bfloat16, float32 or float64, got {_name(t.dtype)}; "
+            f"use {name}.float()"
+        )
     return t, other
 
 

@@ -18,9 +18,7 @@ _decode_backward_op = _lib.Op("decode_boxes_backward")
 _CLIP = math.log(1000 / 16)
 
 
-def encode_boxes(
-    reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
-) -> Tensor:
+def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """What a detector regresses: boxes relative to references (Girshick et al., R-CNN, CVPR 2014, appendix C).
 
     The offset of the centre in units of the reference's sides, and the logarithm of the ratio of the sides.
@@ -97,9 +95,7 @@ def _(reference: Tensor, boxes: Tensor, weights: list[float]) -> Tensor:
 
 
 @_lib.register_fake("decode_boxes")
-def _(
-    reference: Tensor, codes: Tensor, weights: list[float], clip: float, image_size: list[float] | None
-) -> Tensor:
+def _(reference: Tensor, codes: Tensor, weights: list[float], clip: float, image_size: list[float] | None) -> Tensor:
     _check("decode_boxes", reference, codes)
     return codes.new_empty(codes.shape)
 
@@ -147,9 +143,7 @@ def _centers_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[..., :2] + sides / 2, sides
 
 
-def encode_boxes_reference(
-    reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
-) -> Tensor:
+def encode_boxes_reference(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """The definition of :func:`encode_boxes` in plain PyTorch."""
     if boxes.dim() > reference.dim():
         reference = reference[..., None, :]

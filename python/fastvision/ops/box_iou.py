@@ -136,16 +136,12 @@ def generalized_box_iou_reference(boxes1: Tensor, boxes2: Tensor, *, aligned: bo
     return torch.where(finite, iou - _ratio(hull_area - union, hull_area), 0)
 
 
-def distance_box_iou_reference(
-    boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7, *, aligned: bool = False
-) -> Tensor:
+def distance_box_iou_reference(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7, *, aligned: bool = False) -> Tensor:
     iou, _, hull, apart, finite = _reference(boxes1, boxes2, aligned)
     return torch.where(finite, iou - _ratio(apart.square().sum(-1), hull.square().sum(-1) + eps), 0)
 
 
-def complete_box_iou_reference(
-    boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7, *, aligned: bool = False
-) -> Tensor:
+def complete_box_iou_reference(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7, *, aligned: bool = False) -> Tensor:
     iou, _, _, _, finite = _reference(boxes1, boxes2, aligned)
     a, b = _pairing(boxes1, boxes2, aligned)
     angles = [torch.atan2(*_sides(box).unbind(-1)) for box in (a, b)]

@@ -68,8 +68,7 @@ def _pair(stride: int | tuple[int, int]) -> tuple[int, int]:
 @_lib.register_fake("grid_anchors")
 def _(like: Tensor, layout: list[int], sizes: list[float], ratios: list[float], offset: float) -> Tensor:
     total = sum(
-        rows * columns * side * ratio
-        for rows, columns, _, _, side, ratio in zip(*(layout[k::6] for k in range(6)))
+        rows * columns * side * ratio for rows, columns, _, _, side, ratio in zip(*(layout[k::6] for k in range(6)))
     )
     return like.new_empty(total, 4)
 

@@ -77,7 +77,9 @@ def _(
     for map in features:
         check_rois(op, "features", map, rois)
         _arguments.same_dtype(op, "features", map, "the first map", features[0])
-    _lib.check(len(scales) == len(features), op, ": scales: expected one per map (", len(features), "), got ", len(scales))
+    _lib.check(
+        len(scales) == len(features), op, ": scales: expected one per map (", len(features), "), got ", len(scales)
+    )
     shape = rois.shape[0], features[0].shape[1], out_h, out_w
     return new_features(features[0], shape, is_channels_last(features[0]))
 

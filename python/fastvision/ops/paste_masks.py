@@ -69,9 +69,7 @@ def paste_masks_in_image(
 
 
 @_lib.register_fake("paste_masks")
-def _(
-    masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, padding: int, packed: bool
-) -> Tensor:
+def _(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float, padding: int, packed: bool) -> Tensor:
     op = "paste_masks_in_image"
     _arguments.all_floats(op, "masks", masks)
     _arguments.shape(masks.dim() == 3, op, "masks", masks, "(N, h, w)")
@@ -82,9 +80,7 @@ def _(
     return masks.new_empty((masks.shape[0], height, columns), dtype=torch.uint8 if packed else torch.bool)
 
 
-def paste_masks_reference(
-    masks: Tensor, boxes: Tensor, image_shape: tuple[int, int], *, padding: int = 1
-) -> Tensor:
+def paste_masks_reference(masks: Tensor, boxes: Tensor, image_shape: tuple[int, int], *, padding: int = 1) -> Tensor:
     """The probabilities that :func:`paste_masks_in_image` compares with its threshold, in plain PyTorch."""
     height, width = image_shape
     pasted = masks.new_zeros(len(masks), height, width)

@@ -92,9 +92,7 @@ _lib.register_autograd(_op, _backward, _setup_context)
 _lib.register_no_gradient(_backward_op)
 
 
-def roi_pool_reference(
-    input: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0
-) -> Tensor:
+def roi_pool_reference(input: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0) -> Tensor:
     """The definition of :func:`roi_pool` in plain PyTorch. Coordinates are computed in the dtype of ``rois``."""
     (out_h, out_w), (height, width) = output_size, input.shape[-2:]
 

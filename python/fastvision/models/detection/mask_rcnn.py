@@ -117,10 +117,7 @@ class MaskRoIHeads(RoIHeads):
         logits = self.mask_logits(maps, boxes, classes)
         size = logits.shape[-1]
         wanted = torch.stack(
-            [
-                _cropped(image_masks, b / scale, m, size)
-                for image_masks, b, m, scale in zip(masks, boxes, match, scales)
-            ]
+            [_cropped(image_masks, b / scale, m, size) for image_masks, b, m, scale in zip(masks, boxes, match, scales)]
         )
         loss = F.binary_cross_entropy_with_logits(logits, wanted.to(logits), reduction="none").mean((2, 3))
         return (loss * positive).sum() / positive.sum().clamp(min=1)
