@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.autograd import forward_ad
@@ -82,11 +82,11 @@ def translate(error: RuntimeError) -> Exception:
 class Op:
     """A native op. Calls it in the active library and raises its errors as TypeError or ValueError.
 
-    In eager mode this goes around the Python autograd kernel of torch.library, which costs more than a small op: straight
-    to the backend where nothing needs a gradient, else through an autograd.Function of the same formulas.
+    In eager mode this goes around the Python autograd kernel of torch.library, which costs more than a small op:
+    straight to the backend where nothing needs a gradient, else through an autograd.Function of the same formulas.
     """
 
-    _all: list["Op"] = []
+    _all: ClassVar[list["Op"]] = []
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -152,7 +152,8 @@ def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Calla
         return result
 
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    op.differentiable = type(f"{op.name}_function", (torch.autograd.Function,), functions).apply
+    function: Any = type(f"{op.name}_function", (torch.autograd.Function,), functions)
+    op.differentiable = function.apply
 
 
 def register_no_gradient(op: Op) -> None:

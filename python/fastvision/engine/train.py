@@ -141,7 +141,7 @@ def _update(
     if not math.isfinite(sum(values.values())):
         raise FloatingPointError(f"train: step {number}: the loss is not finite: {values}")
     optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
+    total.backward()
     if max_gradient_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), max_gradient_norm)
     optimizer.step()

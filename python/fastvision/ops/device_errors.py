@@ -11,7 +11,7 @@ _OPS = ("", "roi_align", "multiscale_roi_align", "roi_pool")  # OpId in csrc/ker
 
 
 class DeviceErrors(NamedTuple):
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     first: tuple[str, int] | None
 
 

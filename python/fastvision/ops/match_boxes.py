@@ -86,7 +86,7 @@ def match_boxes_reference(
     if not usable.any():
         return match, overlap
     ious = torch.where(usable[:, None], box_iou_reference(gt, boxes), -1)
-    overlap, best = ious.max(0)
+    overlap = ious.amax(0)
     first = (ious == overlap).int().argmax(0)
     match = torch.where(overlap.double() >= high, first, torch.where(overlap.double() < low, -1, -2))
     if allow_low_quality and len(boxes):

@@ -12,8 +12,8 @@ class MulticlassDetections(NamedTuple):
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    index: Tensor
-    count: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, as torch's own named results do
+    count: Tensor  # type: ignore[assignment]
 
 
 def multiclass_nms(

@@ -140,7 +140,7 @@ def roi_align_reference(
     aligned: bool = False,
 ) -> Tensor:
     """The definition of :func:`roi_align` in plain PyTorch, one region and one grid of samples at a time."""
-    (out_h, out_w), (height, width) = output_size, input.shape[-2:]
+    out_h, out_w = output_size
     shift = 0.5 if aligned else 0.0
     out = []
     for roi in rois:

@@ -1,8 +1,8 @@
 """Faster R-CNN (Ren et al., NIPS 2015) with a feature pyramid (Lin et al., CVPR 2017).
 
-Parameter names are torchvision's, so its checkpoints load as they are. Inference has fixed shapes from the images to the
-padded detections: proposals and detections fill a fixed number of places and carry counts, so that it compiles without a
-graph break and never waits for a GPU.
+Parameter names are torchvision's, so its checkpoints load as they are. Inference has fixed shapes from the images to
+the padded detections: proposals and detections fill a fixed number of places and carry counts, so that it compiles
+without a graph break and never waits for a GPU.
 """
 
 from collections.abc import Mapping, Sequence

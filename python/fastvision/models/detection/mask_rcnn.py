@@ -93,7 +93,7 @@ class MaskRoIHeads(RoIHeads):
         """``(B, K, m, m)`` for the class of each box."""
         logits = self.mask_predictor(self.mask_head(self.pool(maps, boxes, self.mask_pool_size)))
         own = take(logits, labels.clamp(min=0).flatten()[:, None])[:, 0]
-        return own.unflatten(0, labels.shape)
+        return own.view(*labels.shape, *own.shape[1:])
 
     def forward(self, maps: Sequence[Tensor], proposals: Tensor, count: Tensor, batch: ImageBatch) -> PaddedDetections:
         found = super().forward(maps, proposals, count, batch)
