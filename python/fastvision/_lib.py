@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch.autograd import forward_ad
 
-MINIMUM_TORCH = (2, 10)
+MINIMUM_TORCH = (2, 11)
 
 
 def _load(path: str | None) -> str:
