@@ -48,7 +48,8 @@ def build_cpu(variant: str) -> Path:
     folder = ROOT / "build" / f"cpu-{variant}"
     site = folder / "site"
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DFASTVISION_SANITIZE={variant}"]
-    configure += ["-DFASTVISION_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}"]
+    pybind11 = subprocess.check_output([sys.executable, "-m", "pybind11", "--cmakedir"], text=True).strip()
+    configure += ["-DFASTVISION_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11}"]
     shutil.rmtree(site, ignore_errors=True)
     for command in (
         configure,
