@@ -156,6 +156,8 @@ def _stand_in(theirs: Callable[..., Any], ours: Callable[..., Any], devices: tup
             return theirs(*args, **keywords)
         return ours(*args, **keywords)
 
+    # TorchScript compiles torchvision's own function instead, whose operators are ours anyway.
+    vars(stand_in).update({"__script_if_tracing_wrapper": True, "__original_fn": theirs})
     return stand_in
 
 
@@ -200,8 +202,8 @@ def accelerate() -> Acceleration:
     Models need no change, in inference or training. Functions that a module has bound to a name
     (``from torchvision.ops import nms``) are replaced there too; a model that has stored one in an attribute, as
     torchvision's ``RegionProposalNetwork`` does with ``box_iou``, keeps it if it was built before. Calls under
-    ``torch.jit.trace`` and ``torch.export`` and on devices without kernels of ours go to torchvision. Script models
-    before, not after: TorchScript cannot compile the replacements.
+    ``torch.jit.trace`` and ``torch.export``, of TorchScript, and on devices without kernels of ours go to torchvision's
+    functions.
 
     Results are torchvision's except where docs/differences.md says otherwise. Safe to call from several threads.
 
