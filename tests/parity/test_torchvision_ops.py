@@ -6,6 +6,8 @@ which torchvision_loader.py makes it load:
     FASTVISION_REQUIRE_TORCHVISION=1 pytest tests/parity/test_torchvision_ops.py
 """
 
+import itertools
+
 import pytest
 import torch
 from fastvision import nn, ops
@@ -108,9 +110,10 @@ def test_integer_boxes(torchvision, backend, seed, dtype):
     ours = ops.box_iou(a.to(backend.device), b.to(backend.device))
     assert ours.dtype == torch.float32
     assert_close(ours, torchvision.ops.box_iou(a, b))
-    for format in ("xywh", "cxcywh"):
-        mine, other = (f(a, "xyxy", format) for f in (ops.box_convert, torchvision.ops.box_convert))
-        assert_close(mine.double(), other.to(mine.dtype).double())
+    for source, target in itertools.permutations(("xyxy", "xywh", "cxcywh"), 2):
+        mine, other = (f(a, source, target) for f in (ops.box_convert, torchvision.ops.box_convert))
+        assert torch.equal(mine, other)
+        assert mine.dtype == other.dtype
 
 
 @settings(max_examples=20)
