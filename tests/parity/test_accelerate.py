@@ -112,6 +112,31 @@ def test_operators_reach_us_in_every_mode(torchvision):
         assert torch.equal(ours, theirs)
 
 
+def test_autocast(torchvision):
+    x, boxes = torch.rand(1, 2, 12, 12).bfloat16(), [ROIS[:, 1:]]
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = torchvision.ops.roi_align(x, boxes, 3, 0.5, 2)
+        with interop.accelerate():
+            out = torchvision.ops.roi_align(x, boxes, 3, 0.5, 2)
+            raw = torch.ops.torchvision.roi_align(x, ROIS, 0.5, 3, 3, 2, False)
+    for found in (out, raw):
+        assert found.dtype == expected.dtype
+        assert (found.float() - expected.float()).abs().max() < 1.6e-2
+
+
+def test_operators_on_cuda_are_replaced_where_we_have_kernels(torchvision, monkeypatch):
+    before = bindings(torchvision)
+    for devices in (("cpu",), ("cpu", "cuda")):
+        monkeypatch.setattr(interop, "_devices", lambda devices=devices: devices)
+        interop.accelerate()
+        for kernels in bindings(torchvision)[1]:
+            ours = [line.split(":")[0] for line in kernels.splitlines() if "interop/torchvision.py" in line]
+            keys = {key for key in ours if key in ("CPU", "AutogradCPU", "CUDA", "AutogradCUDA")}
+            assert keys == {f"{level}{device.upper()}" for level in ("", "Autograd") for device in devices}
+        interop.restore()
+        assert bindings(torchvision) == before
+
+
 def test_exported_and_rotated_stay_with_torchvision(torchvision):
     class Suppress(torch.nn.Module):
         def forward(self, boxes, scores):
