@@ -6,6 +6,7 @@ which torchvision_loader.py makes it load:
     FASTVISION_REQUIRE_TORCHVISION=1 pytest tests/parity/test_torchvision_ops.py
 """
 
+import inspect
 import itertools
 
 import pytest
@@ -75,6 +76,16 @@ PROBLEMS = {
     "roi_align": (sampled_regions, (0,)),
     "roi_pool": (regions, (0,)),
 }
+
+
+def test_every_common_op_is_compared_and_takes_the_same_arguments(torchvision):
+    common = {name for name in ops.__all__ if inspect.isfunction(getattr(torchvision.ops, name, None))}
+    assert common == PROBLEMS.keys()
+    for name in common:
+        ours, theirs = (list(inspect.signature(getattr(o, name)).parameters.values()) for o in (ops, torchvision.ops))
+        same = [(p.name, p.default, p.kind) for p in theirs]
+        assert [(p.name, p.default, p.kind) for p in ours[: len(same)]] == same, name
+        assert all(p.default is not p.empty for p in ours[len(same) :]), name
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
