@@ -61,21 +61,19 @@ __global__ void __launch_bounds__(kBlock)
     if (groups && start > 0 && groups[start] == groups[start - 1]) continue;
     const T* boxes = (groups ? order.boxes : a.boxes) + 4 * (base + start);
     T* current = order.current + base + start;
-    const auto index_at = [&](int64_t place) {
-      return base + (groups ? order.by_position[base + start + place] : start + place);
-    };
+    const int64_t* indices = groups ? order.by_position + base + start : nullptr;
 
     Candidate<Key> mine{0, kNowhere};
-    int64_t size = threadIdx.x;  // behind the last place that this thread owns
-    for (; start + size < s.boxes && (!groups || groups[start + size] == groups[start]); size += kBlock) {
-      const int64_t i = index_at(size);
+    uint32_t end = threadIdx.x;  // behind the last place that this thread owns
+    for (; start + end < s.boxes && (!groups || groups[start + end] == groups[start]); end += kBlock) {
+      const int64_t i = base + (indices ? indices[end] : end);
       const Box<T> box = load_aligned_box(a.boxes + 4 * i);
       const T score = a.scores[i];
       const bool alive = (!a.valid || a.valid[i]) && takes_part(box, score, s.score_threshold);
-      if (groups) store_box(order.boxes + 4 * (base + start + size), box);
-      current[size] = alive ? score : T(-INFINITY);
+      if (groups) store_box(order.boxes + 4 * (base + start + end), box);
+      current[end] = alive ? score : T(-INFINITY);
       order.final_scores[i] = T(-INFINITY);
-      if (alive && rising_key(score) > mine.key) mine = {rising_key(score), uint32_t(size)};
+      if (alive && rising_key(score) > mine.key) mine = {rising_key(score), end};
     }
     for (int64_t count = 0;; ++count, turn ^= 1) {
       const Candidate<Key> of_warp = warp_best(mine);
@@ -85,24 +83,22 @@ __global__ void __launch_bounds__(kBlock)
       if (lane < kBlock / 32) best = found[turn][lane];
       best = warp_best(best);
       if (best.key == 0 || count == s.max_output) break;
+      if (best.place % kBlock == threadIdx.x) {
+        order.final_scores[base + (indices ? indices[best.place] : best.place)] = score_of(best.key);
+        current[best.place] = T(-INFINITY);
+      }
       const Box<T> kept = load_aligned_box(boxes + 4 * int64_t(best.place));
-      const T kept_area = area(kept);
       mine = {0, kNowhere};
-      for (int64_t place = threadIdx.x; place < size; place += kBlock) {
+      for (uint32_t place = threadIdx.x; place < end; place += kBlock) {
         T score = current[place];
         if (!(score > T(-INFINITY))) continue;
-        if (uint32_t(place) == best.place) {
-          order.final_scores[index_at(place)] = score_of(best.key);
-          current[place] = T(-INFINITY);
-          continue;
-        }
-        const Box<T> box = load_aligned_box(boxes + 4 * place);
-        const T overlap = iou(kept, kept_area, box, area(box));
+        const Box<T> box = load_aligned_box(boxes + 4 * int64_t(place));
+        const T overlap = iou(kept, area(kept), box, area(box));
         if (overlap > T(0)) {
           score = decayed<kMethod>(score, overlap, decay);
           current[place] = score;
         }
-        if (score > T(-INFINITY) && rising_key(score) > mine.key) mine = {rising_key(score), uint32_t(place)};
+        if (score > T(-INFINITY) && rising_key(score) > mine.key) mine = {rising_key(score), place};
       }
     }
     turn ^= 1;

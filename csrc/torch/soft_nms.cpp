@@ -36,7 +36,7 @@ SoftNmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor
   check.finite_positive("sigma", sigma);
   check.finite("score_threshold", score_threshold);
   check.at_least("max_output", max_output, 0);
-  check.that(boxes.size(-2) < (int64_t(1) << 32) - 1, "boxes: expected fewer than 2**32 - 1, got ", boxes.size(-2));
+  check.that(boxes.size(-2) < int64_t(1) << 31, "boxes: expected fewer than 2**31, got ", boxes.size(-2));
   int64_t batch = 1;
   for (int64_t d = 0; d < boxes.dim() - 2; ++d) batch *= boxes.size(d);
   return {batch, boxes.size(-2), max_output, SoftNmsMethod(method), iou_threshold, sigma, score_threshold};
