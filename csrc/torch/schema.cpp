@@ -64,5 +64,10 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, int padding, bool packed)"
       " -> Tensor");
 
+  // masks: bool (..., N, H, W), or uint8 (..., N, H, ceil(W / 8)) with eight pixels to a byte. crowd: bool (..., M).
+  m.def("mask_iou(Tensor masks1, Tensor masks2, Tensor? crowd) -> Tensor");
+  // items: boxes (..., N, 4), or masks as for mask_iou. kernel: 0 gaussian, 1 linear
+  m.def("matrix_nms(Tensor items, Tensor scores, Tensor? groups, int kernel, float sigma) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }
