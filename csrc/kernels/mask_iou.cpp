@@ -42,7 +42,8 @@ FV_HD uint32_t count_common(const uint64_t* a, const uint64_t* b, int64_t n) {
   int64_t i = 0;
   for (; i + 16 <= vectors; i += 16) {
     const auto four_carry = [&](int64_t at) {
-      const RawWords first = add_bits(ones, both(at), both(at + 1)), second = add_bits(ones, both(at + 2), both(at + 3));
+      const RawWords first = add_bits(ones, both(at), both(at + 1)),
+                     second = add_bits(ones, both(at + 2), both(at + 3));
       return add_bits(twos, first, second);
     };
     const auto eight_carry = [&](int64_t at) {

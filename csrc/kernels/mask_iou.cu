@@ -80,8 +80,7 @@ __global__ void __launch_bounds__(kTile* kTile)
       __syncthreads();
       for (int j = 0; j < kDepth; ++j) count += uint32_t(__popcll(rows[y][j] & cols[x][j]));
     }
-    if (row + y < p.rows && col + x < p.cols)
-      atomicAdd(&counts[(n * p.rows + row + y) * p.stride + col + x], count);
+    if (row + y < p.rows && col + x < p.cols) atomicAdd(&counts[(n * p.rows + row + y) * p.stride + col + x], count);
   }
 }
 

@@ -17,9 +17,8 @@ __device__ __forceinline__ T warp_max(T v) {
 
 // Rows are the positions from `begin` on, columns all before `begin + rows`.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    overlap_kernel(MatrixNmsShape s, MatrixNmsArguments<T> a, MatrixNmsScratch<T> scratch, int64_t begin,
-                   int64_t rows) {
+__global__ void __launch_bounds__(kThreads) overlap_kernel(MatrixNmsShape s, MatrixNmsArguments<T> a,
+                                                           MatrixNmsScratch<T> scratch, int64_t begin, int64_t rows) {
   const int64_t cols = begin + rows;
   FV_FOR(k, s.batch * rows * cols) {
     const int64_t line = k / cols, i = k % cols, base = line / rows * s.items, one = begin + line % rows;
@@ -94,7 +93,7 @@ void matrix_nms(const MatrixNmsShape& s, const MatrixNmsArguments<T>& a, const M
   }
 }
 
-#define INSTANTIATE(T)                                                                                               \
+#define INSTANTIATE(T)                                                                                      \
   template void matrix_nms(const MatrixNmsShape&, const MatrixNmsArguments<T>&, const MatrixNmsScratch<T>&, \
                            const CudaExec&);
 FV_FLOATS(INSTANTIATE)

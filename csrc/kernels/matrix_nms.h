@@ -65,7 +65,8 @@ FV_HD A linear_factor(A overlap, A compensation) {
   return select(compensation < A(T(1)), (A(T(1)) - overlap) / (A(T(1)) - compensation), A(T(1)));
 }
 
-// The score that is left. excess: the largest squared_excess, at least 0; factor: the smallest linear_factor, at most 1.
+// The score that is left. excess: the largest squared_excess, at least 0; factor: the smallest linear_factor, at
+// most 1.
 template <class T>
 FV_HD T matrix_nms_score(const MatrixNmsShape& s, T score, T excess, T factor) {
   const T rate = T(-s.sigma > -double(NormalRange<T>::kMax) ? -s.sigma : -double(NormalRange<T>::kMax));

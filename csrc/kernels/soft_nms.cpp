@@ -92,7 +92,8 @@ FV_HD void resolve(SoftGroup<T>& g, const Decay<T>& decay, int64_t most, F&& kee
       Vec<T> scores = Vec<T>::load(&g.scores[j]);
       auto alive = scores > dead;
       if (!any(alive)) continue;
-      const Vec<T> inter = area(intersection(a, g.vector_at(j))), uni = Vec<T>(kept_area) + Vec<T>::load(&g.areas[j]) - inter;
+      const Vec<T> inter = area(intersection(a, g.vector_at(j))),
+                   uni = Vec<T>(kept_area) + Vec<T>::load(&g.areas[j]) - inter;
       const auto strange = !both(uni >= least, uni <= greatest);
       if (any(both(alive, either(inter > zero, strange)))) {
         Vec<T> overlap = inter / uni;

@@ -144,9 +144,9 @@ void soft_nms_collect(const SoftNmsShape& s, const T* sorted, const int64_t* by_
   if (places > 0) launch(exec, collect_kernel<T>, grid_for(places), kThreads, 0, s, sorted, by_score, a);
 }
 
-#define INSTANTIATE(T)                                                                                                 \
-  template void soft_nms(const SoftNmsShape&, const SoftNmsArguments<T>&, const SoftNmsOrder<T>&, const CudaExec&);    \
-  template void soft_nms_collect(const SoftNmsShape&, const T*, const int64_t*, const SoftNmsArguments<T>&,            \
+#define INSTANTIATE(T)                                                                                              \
+  template void soft_nms(const SoftNmsShape&, const SoftNmsArguments<T>&, const SoftNmsOrder<T>&, const CudaExec&); \
+  template void soft_nms_collect(const SoftNmsShape&, const T*, const int64_t*, const SoftNmsArguments<T>&,         \
                                  const CudaExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

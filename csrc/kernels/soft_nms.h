@@ -52,8 +52,7 @@ struct Decay {
   T iou_threshold, rate, score_threshold;
 
   explicit Decay(const SoftNmsShape& s)
-      : iou_threshold(threshold_in(s.iou_threshold, T())),
-        score_threshold(threshold_in(s.score_threshold, T())) {
+      : iou_threshold(threshold_in(s.iou_threshold, T())), score_threshold(threshold_in(s.score_threshold, T())) {
     // A sigma that vanishes or overflows in T would make 0 * infinity of an overlap of 0.
     const T least = sizeof(T) == 4 ? T(1.17549435e-38) : T(2.2250738585072014e-308);
     rate = T(-1) / min_of(max_of(T(s.sigma), least), NormalRange<T>::kMax);

@@ -23,8 +23,7 @@ inline MaskShape checked_masks(const Check& check, const char* argument, const T
 struct PackedMasks {
   Tensor words, areas;
 
-  PackedMasks(const Check& check, const Backend& backend, const MaskShape& s, const Tensor& masks,
-              const int64_t* order)
+  PackedMasks(const Check& check, const Backend& backend, const MaskShape& s, const Tensor& masks, const int64_t* order)
       : words(check.empty(masks, {s.batch, s.masks, s.words()}, ScalarType::Long)),
         areas(check.empty(masks, {s.batch, s.masks}, ScalarType::Int)) {
     const Tensor bytes = dense(masks);

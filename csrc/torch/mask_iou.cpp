@@ -30,8 +30,8 @@ Tensor mask_iou(const Tensor& masks1, const Tensor& masks2, const std::optional<
   const MaskPairs pairs{a.batch, a.masks, b.masks, a.words(), a.masks, b.masks, b.masks, b.masks};
   backend.run([&](const auto& exec) {
     // The counts stand where the result will be.
-    count_intersections(pairs, data<uint64_t>(first.words), data<uint64_t>(second.words),
-                        mutable_data<uint32_t>(out), exec);
+    count_intersections(pairs, data<uint64_t>(first.words), data<uint64_t>(second.words), mutable_data<uint32_t>(out),
+                        exec);
     mask_overlaps(pairs, data<uint32_t>(first.areas), data<uint32_t>(second.areas), data<bool>(crowd),
                   mutable_data<float>(out), exec);
   });

@@ -104,8 +104,8 @@ std::tuple<Tensor, Tensor, Tensor> soft_nms_padded(const Tensor& boxes, const Te
                                                    double iou_threshold, double sigma, double score_threshold,
                                                    int64_t max_output) {
   const Check check{"soft_nms_padded"};
-  const SoftNmsShape s = checked_shape(check, boxes, scores, groups, valid, method, iou_threshold, sigma,
-                                       score_threshold, max_output);
+  const SoftNmsShape s =
+      checked_shape(check, boxes, scores, groups, valid, method, iou_threshold, sigma, score_threshold, max_output);
   const Kept kept = run(check, s, boxes, scores, groups, valid);
   return {kept.keep, kept.scores, kept.count};
 }

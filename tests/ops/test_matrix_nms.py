@@ -78,9 +78,7 @@ def test_matches_reference(backend, p):
     assert left.shape == scores.shape
     assert left.dtype == p["dtype"]
     problems, rows = math.prod(p["batch"]), len(p["batch"])
-    flat = [
-        None if t is None else t.cpu().reshape(problems, *t.shape[rows:]) for t in (items, scores, groups, left)
-    ]
+    flat = [None if t is None else t.cpu().reshape(problems, *t.shape[rows:]) for t in (items, scores, groups, left)]
     for i in range(problems):
         one_items, one_scores, one_groups, got = (None if t is None else t[i] for t in flat)
         want = expected(one_items, one_scores, one_groups, p["options"])
@@ -170,7 +168,7 @@ def test_errors(backend):
     for sigma in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="sigma: expected a finite number > 0"):
             ops.matrix_nms(boxes, scores, sigma=sigma)
-    with pytest.raises(TypeError, match="use boxes.float"):
+    with pytest.raises(TypeError, match=r"use boxes\.float"):
         ops.matrix_nms(boxes.long(), scores)
     with pytest.raises(TypeError, match="scores: expected dtype float32 as boxes"):
         ops.matrix_nms(boxes, scores.double())

@@ -223,7 +223,7 @@ def test_errors(backend):
                     f(boxes, scores, **{name: value})
         with pytest.raises(ValueError, match="scores: expected one per box"):
             f(boxes, scores[:2])
-        with pytest.raises(TypeError, match="use boxes.float"):
+        with pytest.raises(TypeError, match=r"use boxes\.float"):
             f(boxes.long(), scores)
         with pytest.raises(TypeError, match="scores: expected dtype float32 as boxes, got float64"):
             f(boxes, scores.double())
