@@ -20,7 +20,7 @@ from fastvision.metrics import CocoEvaluator
 from torch import nn
 
 from .errors import ENVIRONMENT, CommandError
-from .files import output_directory, write_file
+from .files import output_directory
 from .model_files import build_model, use_device, weights_to_bytes
 from .progress import Progress, clock
 
@@ -40,9 +40,9 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError(
             ENVIRONMENT, f"the demo needs {', '.join(missing)}", 'install them: pip install "fastvision[demo]"'
         )
-    with output_directory(options.output) as directory:
+    with output_directory(options.output) as output:
         for name, data in _files(options).items():
-            write_file(directory / name, data)
+            output.write(name, data)
     print(f"wrote {options.output / 'report.html'}, and weights, metrics and pictures beside it")
     print(f"next: fastvision predict IMAGE --weights {options.output / 'weights.safetensors'} --output DIR")
     return 0
