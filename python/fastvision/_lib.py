@@ -76,7 +76,7 @@ def build_info() -> dict[str, str]:
     to do about it, empty if all is well. ``fastvision info`` shows more.
     """
     info = dict(line.split("=", 1) for line in torch.ops.fastvision.build_info().splitlines())
-    info |= {"torch": torch.__version__, "torch_cuda": torch.version.cuda or ""}
+    info |= {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda or ""}
     info |= {"library": LIBRARY_PATH, "host_library": HOST_LIBRARY_PATH}
     return info | {"missing": _missing(info["cuda"], info["torch_cuda"])}
 
@@ -85,8 +85,8 @@ def _missing(cuda: str, torch_cuda: str) -> str:
     if torch_cuda and not cuda:
         return (
             f"CUDA kernels: torch is a CUDA {torch_cuda} build, fastvision was built for CPUs. What to do: install it "
-            "from source where nvcc is found: pip install --force-reinstall --no-deps --no-binary fastvision fastvision "
-            "-Ccmake.define.FASTVISION_CUDA=ON"
+            "from source where nvcc is found: pip install --force-reinstall --no-deps --no-binary fastvision "
+            "fastvision -Ccmake.define.FASTVISION_CUDA=ON"
         )
     if cuda and not torch_cuda:
         return "CUDA: fastvision has CUDA kernels, torch is a CPU build. What to do: install a CUDA build of torch"
