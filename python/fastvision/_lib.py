@@ -31,8 +31,8 @@ def _load(path: str | None) -> str:
         torch.ops.load_library(path)
     except OSError as error:
         raise ImportError(
-            f"fastvision's native library cannot be loaded: {path}: {error}. It was built for torch >= "
-            f"{MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}, this is torch {torch.__version__} (CUDA {torch.version.cuda}). "
+            f"fastvision's native library cannot be loaded: {path}: {error.__cause__ or error}. It was built for torch "
+            f">= {MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}, this is torch {torch.__version__} (CUDA {torch.version.cuda}). "
             f"{_REMEDY}"
         ) from error
     return path
