@@ -103,7 +103,7 @@ def _train(
     return train(
         model,  # type: ignore[arg-type]
         _batches(options.seed, device),
-        torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY),
+        torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True),
         one_cycle(LEARNING_RATE),
         steps=steps,
         seconds=options.budget,

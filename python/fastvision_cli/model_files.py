@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 note = json.loads((file.metadata() or {}).get(_NOTE, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, note if isinstance(note, dict) else {}
-        return _state_dict(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old or odd files; what matters is an error
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return _state_dict(path, loaded), {}
     except pickle.UnpicklingError as error:
         raise CommandError(
             DATA,

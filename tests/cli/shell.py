@@ -1,5 +1,6 @@
 """Runs the command ``fastvision`` as a shell does."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -17,14 +18,20 @@ class Result:
     cpu_seconds: float
 
     def failed(self, code: int, *texts: str) -> None:
-        """The exit code, one line ``error:``, perhaps one line ``hint:``, warnings before them, and these texts."""
+        """The exit code, one line ``error:``, perhaps one line ``hint:``, and these texts."""
         assert self.code == code, self.err
-        lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+        lines = [line for line in self.messages() if not line.startswith("warning: ")]
         assert lines, "no line says why"
         assert lines[0].startswith("error: "), self.err
         assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), self.err
         for text in texts:
             assert text in self.err
+
+    def messages(self) -> list[str]:
+        """The lines on stderr but those of progress, which come every five seconds when the machine is busy."""
+        return [
+            line for line in self.err.splitlines() if not re.match(r"(training|evaluating|predicting): +\d+%", line)
+        ]
 
     def succeeded(self) -> "Result":
         assert self.code == 0, self.err

@@ -52,7 +52,7 @@ def test_pictures_and_coco_results_of_any_size_and_kind(weights, tmp_path):
     result = run(
         "predict", images, again, "--weights", weights, "--output", out, *ALL, env=environment | {"LC_ALL": "C"}
     ).succeeded()
-    assert result.err == ""
+    assert result.messages() == []
     assert sorted(p.name for p in out.iterdir()) == [
         "a-2.jpg", "a.jpg", "b.png", "c.png", "d.png", "e.png", "predictions.json",
     ]  # fmt: skip
@@ -127,7 +127,7 @@ def test_a_broken_image_ends_it_or_is_skipped(weights, tmp_path):
     assert len(skipped) == 2
     assert skipped[0].startswith(f"{images / 'b.jpg'}: ")
     assert skipped[1] == f"{tmp_path / 'missing.png'}: No such file or directory"
-    assert result.err.splitlines() == [f"warning: skipped {line}" for line in skipped]
+    assert result.messages() == [f"warning: skipped {line}" for line in skipped]
     assert {entry["image_id"] for entry in results(out)} == {1, 3}
     assert (out / "a.png").read_bytes() == earlier["a.png"]
 
@@ -137,8 +137,8 @@ def test_of_ten_thousand_frames_the_first(weights, tmp_path):
     first.save(tmp_path / "many.gif", save_all=True, append_images=others)
     result = run("predict", tmp_path / "many.gif", "--weights", weights, "--json", *ALL).succeeded()
     assert {entry["image_id"] for entry in json.loads(result.out)} == {1}
-    assert len(result.err.splitlines()) == 1
-    assert result.err.startswith(f"warning: {tmp_path / 'many.gif'}: has several frames")
+    assert len(result.messages()) == 1
+    assert result.messages()[0].startswith(f"warning: {tmp_path / 'many.gif'}: has several frames")
     assert result.cpu_seconds < 8  # most of it imports torch
 
 
@@ -185,7 +185,7 @@ BROKEN = {
     "array.pt": lambda whole: pickle.dumps([1, 2]),
     "classes.safetensors": lambda whole: whole.replace(b'num_classes\\": 4', b'num_classes\\": -'),
     "model.safetensors": lambda whole: whole.replace(b"mask_rcnn_tiny", b"mask_rcnn_evil"),
-    "many.safetensors": lambda whole: whole.replace(b'classes\\": 4, ', b'classes\\":9e9,'),
+    "many.safetensors": lambda whole: whole.replace(b'classes\\": 4', b'classes\\":1e9'),
 }
 
 
@@ -232,7 +232,7 @@ def test_a_pipe_that_closes_early(weights, photo):
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.read(10).startswith(b'[{"image_i')
         process.stdout.close()
-        assert process.stderr.read() == b""
+        assert b"Traceback" not in process.stderr.read()
     assert process.returncode in (0, 141)
 
 
@@ -262,6 +262,6 @@ def test_names_of_bytes_that_are_no_text(weights, tmp_path):
     with open(path, "wb") as file:
         noise().save(file, "PNG")
     result = run("predict", os.fsdecode(path), "--weights", weights, "--output", tmp_path / "out", *ALL).succeeded()
-    assert result.err == ""
+    assert result.messages() == []
     assert os.path.exists(os.fsencode(tmp_path) + b"/out/\xff\n.png")
     assert results(tmp_path / "out")
