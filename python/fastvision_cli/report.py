@@ -34,12 +34,20 @@ COLUMNS = 3  # pairs of pictures in predictions.png
 class Theme:
     ink: str
     grid: str
+    ground: str
     lines: tuple[str, ...]
 
 
-LIGHT = Theme("#1f2937", "#d8dde6", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#b4236f", "#64748b"))
-DARK = Theme("#e5e9f0", "#3a4454", ("#7db2ff", "#ffa366", "#4fd1c0", "#c0a2ff", "#ff8fc4", "#a3b1c6"))
+LIGHT = Theme("#1f2937", "#d8dde6", "#ffffff", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#b4236f", "#64748b"))
+DARK = Theme("#e5e9f0", "#3a4454", "#1a212c", ("#7db2ff", "#ffa366", "#4fd1c0", "#c0a2ff", "#ff8fc4", "#a3b1c6"))
 STYLES = ("-", "--", ":")
+LOSSES = {
+    "loss_objectness": "proposals: objectness",
+    "loss_rpn_box_reg": "proposals: boxes",
+    "loss_classifier": "classes",
+    "loss_box_reg": "boxes",
+    "loss_mask": "masks",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class Example:
         """The same in words."""
         truth = ", ".join(NAMES[k - 1] for k in self.truth["labels"].tolist())
         scores, labels = self.predicted["scores"].tolist(), self.predicted["labels"].tolist()
-        predicted = ", ".join(f"{NAMES[k - 1]} ({score:.0%})" for k, score in zip(labels, scores))
+        predicted = ", ".join(f"{NAMES[k - 1]}\N{NO-BREAK SPACE}({score:.0%})" for k, score in zip(labels, scores))
         return f"Ground truth: {truth}", f"Predictions: {predicted or 'none'}"
 
 
@@ -97,7 +105,7 @@ def precision_recall_png(curves: Curves) -> bytes:
     figure = Figure(figsize=(5.2 * len(curves), 4.2), dpi=150, layout="constrained", facecolor="white")
     for axes, (kind, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
         _draw_precision_recall(axes, curve, LIGHT)
-        axes.set_title(kind, color=LIGHT.ink)
+        axes.set_title("Boxes" if kind == "box" else "Masks", color=LIGHT.ink, fontsize=15, pad=10)
     return _render(figure)
 
 
@@ -126,8 +134,15 @@ def html(metrics: Mapping[str, Any], log: TrainingLog, curves: Curves, examples:
         training=_both_themes(lambda axes, theme: _draw_training(axes, log, theme)),
         classes=classes,
         train_time=clock(metrics["train_seconds"]),
+        headline_time=_headline_time(metrics),
         images_per_second=metrics["train_images"] / max(metrics["train_seconds"], 1e-9),
     )
+
+
+def _headline_time(metrics: Mapping[str, Any]) -> str:
+    if metrics["device"] == "cuda":
+        return f"{metrics['train_seconds']:.0f} seconds on a GPU"
+    return f"{metrics['train_cpu_seconds']:.0f} seconds of CPU time"
 
 
 def _draw_precision_recall(axes: Axes, curves: CocoCurves, theme: Theme) -> None:
@@ -150,7 +165,7 @@ def _draw_training(axes: Axes, log: TrainingLog, theme: Theme) -> None:
     width = max(1, len(images) // 25)
     lines = {"sum": np.array([step.loss for step in log.steps])}
     for name in log.steps[0].losses:
-        lines[name.removeprefix("loss_").replace("_", " ")] = np.array([step.losses[name] for step in log.steps])
+        lines[LOSSES.get(name, name)] = np.array([step.losses[name] for step in log.steps])
     for i, (name, values) in enumerate(lines.items()):
         color = theme.lines[i % len(theme.lines)]
         axes.plot(
@@ -181,7 +196,8 @@ def _finish(axes: Axes, theme: Theme, legend: Literal["lower left", "upper right
         side.set_visible(False)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=theme.ink, fontsize=13)
-    axes.legend(loc=legend, fontsize=11.5, frameon=False, labelcolor=theme.ink)
+    frame = axes.legend(loc=legend, fontsize=11.5, labelcolor=theme.ink).get_frame()
+    frame.set(facecolor=theme.ground, edgecolor="none", alpha=0.85)
 
 
 def _both_themes(draw: Any) -> dict[str, str]:
