@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from fastvision.data import DigitsOnPhotos
@@ -34,12 +34,11 @@ COLUMNS = 3  # pairs of pictures in predictions.png
 class Theme:
     ink: str
     grid: str
-    ground: str
     lines: tuple[str, ...]
 
 
-LIGHT = Theme("#1f2937", "#d8dde6", "#ffffff", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#b4236f", "#64748b"))
-DARK = Theme("#e5e9f0", "#3a4454", "#1a212c", ("#7db2ff", "#ffa366", "#4fd1c0", "#c0a2ff", "#ff8fc4", "#a3b1c6"))
+LIGHT = Theme("#1f2937", "#d8dde6", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#b4236f", "#64748b"))
+DARK = Theme("#e5e9f0", "#3a4454", ("#7db2ff", "#ffa366", "#4fd1c0", "#c0a2ff", "#ff8fc4", "#a3b1c6"))
 STYLES = ("-", "--", ":")
 LOSSES = {
     "loss_objectness": "proposals: objectness",
@@ -102,7 +101,7 @@ def predictions_png(examples: Sequence[Example]) -> bytes:
 
 def precision_recall_png(curves: Curves) -> bytes:
     """One panel per kind of evaluation, side by side."""
-    figure = Figure(figsize=(5.2 * len(curves), 4.2), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.2 * len(curves), 4.8), dpi=150, layout="constrained", facecolor="white")
     for axes, (kind, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
         _draw_precision_recall(axes, curve, LIGHT)
         axes.set_title("Boxes" if kind == "box" else "Masks", color=LIGHT.ink, fontsize=15, pad=10)
@@ -156,7 +155,7 @@ def _draw_precision_recall(axes: Axes, curves: CocoCurves, theme: Theme) -> None
         label = f"{name}: AP {values.mean():.3f}"
         axes.plot(curves.recall_thresholds, values, style, color=color, linewidth=2.4, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    _finish(axes, theme, "lower left")
+    _finish(axes, theme)
 
 
 def _draw_training(axes: Axes, log: TrainingLog, theme: Theme) -> None:
@@ -177,7 +176,7 @@ def _draw_training(axes: Axes, log: TrainingLog, theme: Theme) -> None:
             label=name,
         )
     axes.set(xlim=(0, images[-1]), ylim=(0, None), xlabel="images seen", ylabel="loss")
-    _finish(axes, theme, "upper right")
+    _finish(axes, theme)
 
 
 def _smooth(values: Floats, width: int) -> Floats:
@@ -188,7 +187,7 @@ def _smooth(values: Floats, width: int) -> Floats:
     return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
-def _finish(axes: Axes, theme: Theme, legend: Literal["lower left", "upper right"]) -> None:
+def _finish(axes: Axes, theme: Theme) -> None:
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.tick_params(colors=theme.ink, labelsize=12, length=0, pad=7)
     axes.set_facecolor("none")
@@ -196,15 +195,23 @@ def _finish(axes: Axes, theme: Theme, legend: Literal["lower left", "upper right
         side.set_visible(False)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=theme.ink, fontsize=13)
-    frame = axes.legend(loc=legend, fontsize=11.5, labelcolor=theme.ink).get_frame()
-    frame.set(facecolor=theme.ground, edgecolor="none", alpha=0.85)
+    # Below the axes, where it hides no line.
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=2,
+        fontsize=11.5,
+        frameon=False,
+        labelcolor=theme.ink,
+        columnspacing=1.4,
+    )
 
 
 def _both_themes(draw: Any) -> dict[str, str]:
     """A chart as data URIs with a transparent ground, for a light and a dark page."""
     charts = {}
     for name, theme in (("light", LIGHT), ("dark", DARK)):
-        figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained", facecolor="none")
+        figure = Figure(figsize=(5.4, 4.8), dpi=150, layout="constrained", facecolor="none")
         draw(figure.subplots(), theme)
         charts[name] = _data_uri(_render(figure), "png")
     return charts

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-SECONDS = 120
+SECONDS = 280
 
 
 @dataclass(frozen=True)

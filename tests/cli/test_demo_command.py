@@ -1,10 +1,14 @@
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from html.parser import HTMLParser
 
@@ -108,36 +112,36 @@ def test_predict_takes_the_weights(trained, tmp_path):
     assert (tmp_path / "out/image.png").is_file()
 
 
-def test_the_same_seed_gives_the_same_bits(tmp_path):
-    def small(name, seed):
-        words = ["demo", "--seed", str(seed), "--threads", "2", "--output", str(tmp_path / name)]
-        run_python(SMALL.format(words=words)).succeeded()
+def test_the_same_seed_gives_the_same_bits_and_a_terminal_sees_a_bar(tmp_path):
+    def program(name):
+        return SMALL.format(words=["demo", "--seed", "3", "--threads", "2", "--output", str(tmp_path / name)])
+
+    def bits(name):
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        assert metrics["train_images"] == 24
         weights = (tmp_path / name / "weights.safetensors").read_bytes()
         return weights, {key: value for key, value in metrics.items() if key not in TIMES}
 
-    first, again, other = small("first", 3), small("again", 3), small("other", 4)
-    assert first == again
-    assert first[0] != other[0]
-    assert first[1]["train_images"] == 24
+    run_python(program("first")).succeeded()
+    code, seen = run_in_terminal([sys.executable, "-c", program("again")])
+    assert code == 0, seen
+    assert "training: 100%|█" in seen
+    assert "evaluating: 100%|█" in seen
+    assert bits("first") == bits("again")
 
 
-def test_a_terminal_sees_a_bar(tmp_path):
-    program = SMALL.format(words=["demo", "--output", str(tmp_path / "out")])
+def run_in_terminal(arguments):
+    """The exit code and what stood on stderr, a terminal of 80 columns."""
     controller, terminal = pty.openpty()
-    with subprocess.Popen([sys.executable, "-c", program], stderr=terminal, stdout=subprocess.DEVNULL) as process:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    seen = b""
+    with subprocess.Popen(arguments, stderr=terminal, stdout=subprocess.DEVNULL) as process:
         os.close(terminal)
-        seen = b""
-        while True:
-            try:
-                part = os.read(controller, 4096)
-            except OSError:  # the other end is closed
-                break
-            seen += part
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(controller, 4096):
+                seen += part
     os.close(controller)
-    assert process.returncode == 0, seen.decode()
-    assert "training: 100%|█" in seen.decode()
-    assert "evaluating: 100%|█" in seen.decode()
+    return process.returncode, seen.decode()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

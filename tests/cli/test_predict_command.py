@@ -75,10 +75,10 @@ def test_pictures_and_coco_results_of_any_size_and_kind(weights, tmp_path):
         assert ops.rle_decode([runs]).shape == (1, height, width)
 
 
-def test_pycocotools_reads_the_results(weights, photo, tmp_path):
+def test_pycocotools_reads_the_results(run_here, weights, photo, tmp_path):
     from pycocotools.coco import COCO
 
-    run("predict", photo, "--weights", weights, "--output", tmp_path / "out", *ALL).succeeded()
+    run_here("predict", photo, "--weights", weights, "--output", tmp_path / "out", *ALL).succeeded()
     truth = COCO()
     truth.dataset = {"images": [{"id": 1}], "annotations": [], "categories": [{"id": k} for k in (1, 2, 3)]}
     truth.createIndex()
@@ -86,27 +86,27 @@ def test_pycocotools_reads_the_results(weights, photo, tmp_path):
     assert len(loaded.getAnnIds()) == len(results(tmp_path / "out")) > 0
 
 
-def test_exif_orientation(weights, tmp_path):
+def test_exif_orientation(run_here, weights, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     noise().save(tmp_path / "turned.png", exif=exif.tobytes())
     noise().transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
     entries = [
-        json.loads(run("predict", tmp_path / name, "--weights", weights, "--json", *ALL).succeeded().out)
+        json.loads(run_here("predict", tmp_path / name, "--weights", weights, "--json", *ALL).succeeded().out)
         for name in ("turned.png", "upright.png")
     ]
     assert entries[0]
     assert without_names(entries[0]) == without_names(entries[1])
 
 
-def test_no_images(weights, tmp_path):
+def test_no_images(run_here, weights, tmp_path):
     (tmp_path / "empty").mkdir()
-    result = run("predict", tmp_path / "empty", "--weights", weights, "--output", tmp_path / "out")
+    result = run_here("predict", tmp_path / "empty", "--weights", weights, "--output", tmp_path / "out")
     result.failed(3, "0 images found", str(tmp_path / "empty"), ".jpg", ".webp")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_broken_image_ends_it_or_is_skipped(weights, tmp_path):
+def test_a_broken_image_ends_it_or_is_skipped(run_here, weights, tmp_path):
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
     noise().save(images / "a.png")
@@ -119,10 +119,10 @@ def test_a_broken_image_ends_it_or_is_skipped(weights, tmp_path):
         (out / name).write_bytes(data)
 
     words = ("predict", images, tmp_path / "missing.png", "--weights", weights, "--output", out)
-    run(*words).failed(3, str(images / "b.jpg"), "truncated", "--skip-bad")
+    run_here(*words).failed(3, str(images / "b.jpg"), "truncated", "--skip-bad")
     assert {p.name: p.read_bytes() for p in out.iterdir()} == earlier
 
-    result = run(*words, "--skip-bad", "--no-draw", *ALL).succeeded()
+    result = run_here(*words, "--skip-bad", "--no-draw", *ALL).succeeded()
     skipped = (out / "skipped.txt").read_text().splitlines()
     assert len(skipped) == 2
     assert skipped[0].startswith(f"{images / 'b.jpg'}: ")
@@ -142,10 +142,12 @@ def test_of_ten_thousand_frames_the_first(weights, tmp_path):
     assert result.cpu_seconds < 8  # most of it imports torch
 
 
-def test_inputs_are_not_overwritten(weights, photo, tmp_path):
+def test_inputs_are_not_overwritten(run_here, weights, photo, tmp_path):
     before = photo.read_bytes()
     (tmp_path / "link").symlink_to(tmp_path)
-    run("predict", photo, "--weights", weights, "--output", tmp_path / "link").failed(2, "would replace", "--no-draw")
+    run_here("predict", photo, "--weights", weights, "--output", tmp_path / "link").failed(
+        2, "would replace", "--no-draw"
+    )
     assert photo.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "photo.png"]
 
@@ -158,24 +160,24 @@ class TouchesAFile:
         return (os.system, (f"touch {self.path}",))
 
 
-def test_weights_never_run_code(photo, tmp_path):
+def test_weights_never_run_code(run_here, photo, tmp_path):
     torch.save({"model": TouchesAFile(tmp_path / "PWNED")}, tmp_path / "evil.pt")
     (tmp_path / "evil.bin").write_bytes(pickle.dumps(TouchesAFile(tmp_path / "PWNED")))
     for name in ("evil.pt", "evil.bin"):
         words = ("--model", "mask_rcnn_tiny", "--num-classes", "4", "--json")
-        run("predict", photo, "--weights", tmp_path / name, *words).failed(3, name, "weights_only", "safetensors")
+        run_here("predict", photo, "--weights", tmp_path / name, *words).failed(3, name, "weights_only", "safetensors")
     assert not (tmp_path / "PWNED").exists()
 
 
-def test_weights_that_do_not_fit(weights, photo, tmp_path):
+def test_weights_that_do_not_fit(run_here, weights, photo, tmp_path):
     torch.save(mask_rcnn_tiny(21).state_dict(), tmp_path / "voc.pt")
     words = ("predict", photo, "--json", "--weights", tmp_path / "voc.pt", "--model", "mask_rcnn_tiny")
-    result = run(*words, "--num-classes", "81")
+    result = run_here(*words, "--num-classes", "81")
     result.failed(3, "voc.pt does not fit", "(21, 128) in the file, (81, 128) in the model", "--num-classes")
     assert result.err.count(" in the file, ") == 5
     assert "; and 1 more" in result.err
-    assert run(*words, "--num-classes", "21").succeeded().out.startswith("[")
-    run(*words).failed(2, "voc.pt", "--model and --num-classes")
+    assert run_here(*words, "--num-classes", "21").succeeded().out.startswith("[")
+    run_here(*words).failed(2, "voc.pt", "--model and --num-classes")
 
 
 BROKEN = {
@@ -190,18 +192,18 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_weights(weights, photo, tmp_path, name):
+def test_broken_weights(run_here, weights, photo, tmp_path, name):
     whole = weights.read_bytes()
     path = tmp_path / name
     path.write_bytes(BROKEN[name](whole))
     assert path.read_bytes() != whole
     more = ("--model", "mask_rcnn_tiny", "--num-classes", "4") if name.endswith(".pt") else ()
-    run("predict", photo, "--weights", path, "--json", *more).failed(3, str(path))
+    run_here("predict", photo, "--weights", path, "--json", *more).failed(3, str(path))
 
 
-def test_weights_that_are_not_there(photo, tmp_path):
-    run("predict", photo, "--weights", tmp_path, "--json").failed(2, f"directory {tmp_path}")
-    run("predict", photo, "--weights", tmp_path / "none.pt", "--json").failed(3, "none.pt: No such file")
+def test_weights_that_are_not_there(run_here, photo, tmp_path):
+    run_here("predict", photo, "--weights", tmp_path, "--json").failed(2, f"directory {tmp_path}")
+    run_here("predict", photo, "--weights", tmp_path / "none.pt", "--json").failed(3, "none.pt: No such file")
 
 
 @pytest.mark.parametrize("place", ["/proc", "file/below", "file"])

@@ -1,11 +1,13 @@
 """What accelerate() changes in torchvision, and what it leaves alone."""
 
+import inspect
 import sys
 import threading
 from types import ModuleType
 
 import pytest
 import torch
+from fastvision import ops
 from fastvision.interop import torchvision as interop
 from operator_calls import counted
 
@@ -110,6 +112,12 @@ def test_operators_reach_us_in_every_mode(torchvision):
         pooled, argmax = torch.ops.torchvision.roi_pool(x, rois, 1.0, 2, 2)
     for ours, theirs in zip((pooled, argmax), torch.ops.torchvision.roi_pool(x, rois, 1.0, 2, 2)):
         assert torch.equal(ours, theirs)
+
+
+def test_every_common_op_is_replaced(torchvision):
+    common = {name for name in ops.__all__ if inspect.isfunction(getattr(torchvision.ops, name, None))}
+    common -= {"box_convert"}  # plain PyTorch on both sides
+    assert {f"torchvision.ops.{name}" for name in common} <= set(interop.accelerate().names)
 
 
 def test_autocast(torchvision):
