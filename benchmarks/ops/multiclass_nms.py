@@ -48,9 +48,10 @@ def build(device: torch.device, images: int, boxes: int, classes: int) -> Case:
             for boxes, scores, labels, n in zip(result.boxes, result.scores, result.labels, result.count)
         ]
 
-    limits = {"pre_topk": BEST, "max_output": DETECTIONS}
     return Case(
-        ours=lambda: ops.multiclass_nms(b, s, score_threshold=SCORE, iou_threshold=IOU, **limits),
+        ours=lambda: ops.multiclass_nms(
+            b, s, score_threshold=SCORE, iou_threshold=IOU, pre_topk=BEST, max_output=DETECTIONS
+        ),
         expected=expected,
         part=without_padding,
         rivals={"torchvision": one_by_one},
