@@ -27,6 +27,7 @@ def native_calls():
     """(name of the raw op, its arguments) with tensors that require gradients where they may."""
     x, rois = _features(2, 3, 9, 8).requires_grad_(), _rois(4, 2)
     last = _features(2, 8, 9, 8, channels_last=True).requires_grad_()
+    sensitive = _features(2, 12, 9, 8).requires_grad_()
     maps = [_features(2, 3, 16, 16).requires_grad_(), _features(2, 3, 8, 8).requires_grad_()]
     a, b = _boxes(5).requires_grad_(), _boxes(5).flip(0).requires_grad_()
     batch = _boxes(2, 4, dtype=torch.float64).requires_grad_()
@@ -55,6 +56,10 @@ def native_calls():
         ("roi_pool", (x, rois, 0.5, 2, 3)),
         ("roi_pool", (last, rois, 1.0, 2, 2)),
         ("roi_pool_backward", (out.detach(), rois, argmax, 0.5, 2, 9, 8, False)),
+        ("ps_roi_align", (sensitive, rois, 0.5, 2, 3, 2)),
+        ("ps_roi_align_backward", (out, rois, 0.5, -1, 2, 9, 8, True)),
+        ("ps_roi_pool", (sensitive.contiguous(memory_format=torch.channels_last), rois, 1.0, 3, 2, False)),
+        ("ps_roi_pool_backward", (out, rois, 0.5, True, 2, 9, 8, False)),
         ("encode_boxes", (a, b, weights)),
         ("encode_boxes_backward", (plain_a, plain_a, plain_b, weights)),
         ("decode_boxes", (a, b, weights, 4.0, None)),
@@ -95,6 +100,8 @@ def public_calls():
             (x, _features(2, 3, 5, 4), rois),
         ),
         ("roi_pool", lambda x, r: ops.roi_pool(x, r, (2, 3), 0.5), (x, rois)),
+        ("ps_roi_align", lambda x, r: ops.ps_roi_align(x, r, (2, 3), 0.5, 2), (_features(2, 12, 9, 8), rois)),
+        ("ps_roi_pool", lambda x, r: ops.ps_roi_pool(x, r, (2, 3), 0.5), (_features(2, 12, 9, 8), rois)),
         ("encode_boxes", ops.encode_boxes, (a, b)),
         ("decode_boxes", lambda r, c: ops.decode_boxes(r, c, image_size=(20, 20)), (a, b / 8)),
         ("match_boxes", lambda t, c: ops.match_boxes(t, c, 0.5, 0.3, allow_low_quality=True), (a, b)),

@@ -10,6 +10,8 @@ from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
 from .paste_masks import paste_masks_in_image
+from .ps_roi_align import ps_roi_align
+from .ps_roi_pool import ps_roi_pool
 from .rle import (
     rle_area,
     rle_decode,
@@ -42,6 +44,8 @@ __all__ = [
     "nms",
     "nms_padded",
     "paste_masks_in_image",
+    "ps_roi_align",
+    "ps_roi_pool",
     "rle_area",
     "rle_decode",
     "rle_encode",
