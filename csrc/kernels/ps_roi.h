@@ -17,10 +17,7 @@ struct SampledBins {
   FV_HD A length(int64_t) const { return A(axis.samples); }
   FV_HD A weight_of(int64_t p, int64_t at) const { return axis.weight_of(p, at); }
   // Whether bin p may read pixels [first, first + count).
-  FV_HD bool reaches(int64_t p, int64_t first, int64_t count) const {
-    const auto range = axis.samples_between(p, A(first - 1), A(first + count));
-    return range.begin < range.end;
-  }
+  FV_HD bool reaches(int64_t p, int64_t first, int64_t count) const { return axis.reaches(p, first, count); }
 };
 template <class A>
 struct PixelBins {

@@ -58,6 +58,8 @@ def native_calls():
         ("roi_align", (x, rois, 0.5, 2, 3, 2, True)),
         ("roi_align", (last, rois, 1.0, 2, 2, -1, False)),
         ("roi_align_backward", (out, rois, 0.5, 2, True, 2, 9, 8, True)),
+        ("roi_align_max", (x, rois, 0.5, 2, 3, 2, True)),
+        ("roi_align_max_backward", (out.detach(), rois, argmax.long() % 4, 0.5, 2, True, 2, 9, 8, True)),
         ("multiscale_roi_align", (maps, rois, None, [0.25, 0.125], 224.0, 4, 2, 2, 2, False)),
         ("multiscale_roi_align", (maps, rois, torch.tensor([0, 1, 1, 0]), [0.25, 0.125], 224.0, 4, 2, 3, 0, True)),
         (
@@ -113,6 +115,7 @@ def public_calls():
         ("matrix_nms of masks", lambda m, s: ops.matrix_nms(m, s, kernel="linear"), (_masks(5, 6, 7), scores)),
         ("mask_iou", lambda m, other, c: ops.mask_iou(m, other, crowd=c), (_masks(5, 6, 7), _masks(5, 6, 7), groups)),
         ("roi_align", lambda x, r: ops.roi_align(x, r, 2, 0.5), (x, rois)),
+        ("roi_align of maxima", lambda x, r: ops.roi_align(x, r, 2, 0.5, mode="max"), (x, rois)),
         ("roi_align of lists", lambda x, r: ops.roi_align(x, [r, r[:1]], 2, 0.5), (x, rois[:, 1:])),
         (
             "multiscale_roi_align",
