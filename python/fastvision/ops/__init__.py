@@ -1,5 +1,8 @@
 """Functions on boxes, regions, masks and features. Names that torchvision.ops has keep its signatures."""
 
+from ..nn.feature_pyramid import FeaturePyramidNetwork
+from ..nn.frozen_batch_norm import FrozenBatchNorm2d
+from ..nn.roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
@@ -31,6 +34,13 @@ from .sample_labels import sample_labels
 from .soft_nms import soft_nms, soft_nms_padded
 
 __all__ = [
+    "FeaturePyramidNetwork",
+    "FrozenBatchNorm2d",
+    "MultiScaleRoIAlign",
+    "PSRoIAlign",
+    "PSRoIPool",
+    "RoIAlign",
+    "RoIPool",
     "batched_nms",
     "box_convert",
     "box_iou",

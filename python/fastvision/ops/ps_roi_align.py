@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import _lib
@@ -116,7 +115,7 @@ def own_bins(pooled: Tensor) -> Tensor:
     """For references: bin b of channel ``c * bins + b`` of ``(K, C * bins, height, width)``."""
     height, width = pooled.shape[2:]
     by_bin = pooled.flatten(2).unflatten(1, (-1, height * width))
-    return by_bin.diagonal(dim1=2, dim2=3).unflatten(2, (height, width))
+    return by_bin.diagonal(dim1=2, dim2=3).unflatten(2, (height, width))  # type: ignore[no-any-return]
 
 
 def ps_roi_align_reference(
