@@ -131,6 +131,9 @@ def public_calls():
         ("paste_masks_in_image", lambda m, c: ops.paste_masks_in_image(m, c, (9, 8)), (torch.rand(5, 1, 4, 4), a)),
         ("grid_anchors", lambda x: x.sum() + ops.grid_anchors([(2, 3)], [8], [[8]], [[1.0]], device=x.device), (a,)),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
+        ("box_area", ops.box_area, (a,)),
+        ("clip_boxes_to_image", lambda t: ops.clip_boxes_to_image(t, (9, 8)), (a,)),
+        ("masks_to_boxes", ops.masks_to_boxes, (_masks(5, 6, 7),)),
     ]
 
 

@@ -49,6 +49,14 @@ def conversion(g):
     return boxes(g, size(g, 8)), formats[size(g, 2)], formats[size(g, 2)]
 
 
+def rotated_conversion(g):
+    formats, count = ("xywhr", "cxcywhr", "xyxyxyxy"), size(g, 8)
+    angles = 340 * torch.rand(count, 1, generator=g, dtype=torch.float64) - 170
+    start = torch.cat([boxes(g, count), angles], 1)
+    source = formats[size(g, 2)]
+    return ops.box_convert(start, "xywhr", source), source, formats[size(g, 2)]
+
+
 def regions(g):
     count = size(g, 6)
     image = torch.randint(2, (count, 1), generator=g).double()
@@ -78,14 +86,18 @@ def is_float(value):
 # Of each op: its inputs, and which of them have a gradient.
 PROBLEMS = {
     "batched_nms": (grouped_suppression, ()),
-    "box_convert": (conversion, (0,)),
+    "box_area": (lambda g: (boxes(g, size(g, 8)), ("xyxy", "xywh", "cxcywh")[size(g, 2)]), (0,)),
+    "box_convert": (lambda g: (conversion, rotated_conversion)[size(g, 1)](g), (0,)),
     "box_iou": (two_sets, (0, 1)),
+    "clip_boxes_to_image": (lambda g: (boxes(g, size(g, 3), 4) - 5, (9, 12)), (0,)),
     "complete_box_iou": (two_sets, (0, 1)),
     "distance_box_iou": (two_sets, (0, 1)),
     "generalized_box_iou": (two_sets, (0, 1)),
+    "masks_to_boxes": (lambda g: ((torch.rand(size(g, 9), 6, 7, generator=g) < 0.1).double(),), ()),
     "nms": (suppression, ()),
     "ps_roi_align": (sensitive_sampled_regions, (0,)),
     "ps_roi_pool": (sensitive_regions, (0,)),
+    "remove_small_boxes": (lambda g: (boxes(g, size(g, 20)), 1.0 + size(g, 8)), ()),
     "roi_align": (sampled_regions, (0,)),
     "roi_pool": (regions, (0,)),
 }
