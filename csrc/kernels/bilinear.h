@@ -50,6 +50,23 @@ struct SampleAxis {
             to < A(samples) ? (to > A(0) ? static_cast<int64_t>(to) : 0) : samples};
   }
   FV_HD Range samples_inside(int64_t p) const { return samples_between(p, A(-1), A(size)); }
+  // Whether samples of bin p may read pixels [first, first + count).
+  FV_HD bool reaches(int64_t p, int64_t first, int64_t count) const {
+    const auto range = samples_between(p, A(first - 1), A(first + count));
+    return range.begin < range.end;
+  }
+
+  // How much of pixel `at` the samples of bin p read.
+  FV_HD A weight_of(int64_t p, int64_t at) const {
+    if (p >= bins || at >= size) return A(0);
+    const auto range = samples_between(p, at == 0 ? A(-1) : A(at - 1), at == size - 1 ? A(size) : A(at + 1));
+    A weight(0);
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      const Tap<A> tap = bilinear_tap(position(p, i), size);
+      weight += (tap.low == at ? tap.low_weight : A(0)) + (tap.high == at ? tap.high_weight : A(0));
+    }
+    return weight;
+  }
 
  private:
   static FV_HD float rounding(float) { return 6e-8f; }

@@ -85,20 +85,6 @@ __global__ void __launch_bounds__(kThreads)
 
 constexpr int kTile = 8, kChannels = 64, kBins = 8;  // pixels per side, channels and threads, bins at a time
 
-// How much of pixel `at` the samples of bin p read.
-template <class A>
-__device__ A pixel_weight(const SampleAxis<A>& axis, int64_t p, int64_t at) {
-  if (p >= axis.bins || at >= axis.size) return A(0);
-  const A low = at == 0 ? A(-1) : A(at - 1), high = at == axis.size - 1 ? A(axis.size) : A(at + 1);
-  const auto range = axis.samples_between(p, low, high);
-  A weight(0);
-  for (int64_t i = range.begin; i < range.end; ++i) {
-    const Tap<A> tap = bilinear_tap(axis.position(p, i), axis.size);
-    weight += (tap.low == at ? tap.low_weight : A(0)) + (tap.high == at ? tap.high_weight : A(0));
-  }
-  return weight;
-}
-
 template <class T>
 __global__ void __launch_bounds__(kChannels)
     backward_kernel(const __grid_constant__ RoiAlignShape s, const __grid_constant__ RoiAlignTiles tiles,
@@ -134,8 +120,8 @@ __global__ void __launch_bounds__(kChannels)
           __syncthreads();
           for (int i = threadIdx.x; i < 2 * kBins * kTile; i += kChannels) {
             const int bin = i / kTile % kBins, at = i % kTile;
-            if (i < kBins * kTile) weight_y[bin][at] = pixel_weight(roi.y, ph0 + bin, y0 + at) * share;
-            else weight_x[bin][at] = pixel_weight(roi.x, pw0 + bin, x0 + at);
+            if (i < kBins * kTile) weight_y[bin][at] = roi.y.weight_of(ph0 + bin, y0 + at) * share;
+            else weight_x[bin][at] = roi.x.weight_of(pw0 + bin, x0 + at);
           }
           __syncthreads();
           if (c >= s.channels) continue;

@@ -8,6 +8,9 @@
 #include <arm_neon.h>
 #endif
 
+#include <type_traits>
+#include <utility>
+
 #include "common.h"
 
 namespace fastvision {
@@ -288,6 +291,42 @@ FV_HD void store_strided(T* p, int64_t stride, Vec<Accum<T>> v, int64_t n) {
   Accum<T> lanes[Vec<Accum<T>>::kLanes];
   v.store(lanes);
   for (int64_t i = 0; i < n; ++i) p[i * stride] = from_accum<T>(lanes[i]);
+}
+
+// Lanes of a and b in turn: the lower halves, then the upper halves.
+template <class A, class Isa, int... kLane>
+FV_HD void interleave(VecOf<A, Isa> a, VecOf<A, Isa> b, VecOf<A, Isa>& low, VecOf<A, Isa>& high,
+                      std::integer_sequence<int, kLane...>) {
+  constexpr int kLanes = VecOf<A, Isa>::kLanes;
+  low = __builtin_shufflevector(a.raw, b.raw, (kLane / 2 + kLane % 2 * kLanes)...);
+  high = __builtin_shufflevector(a.raw, b.raw, (kLanes / 2 + kLane / 2 + kLane % 2 * kLanes)...);
+}
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
+template <class To, class From>
+FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride) {
+  static_assert(std::is_same_v<Accum<To>, Accum<From>>);
+  using V = Vec<Accum<From>>;
+  constexpr int64_t kLanes = V::kLanes;
+  for (int64_t i = 0; i < rows; i += kLanes)
+    for (int64_t j = 0; j < columns; j += kLanes) {
+      const int64_t height = min_of(kLanes, rows - i), width = min_of(kLanes, columns - j);
+      V v[kLanes], mixed[kLanes];
+      for (int64_t k = 0; k < kLanes; ++k) {
+        const From* p = from + (i + min_of(k, height - 1)) * from_stride + j;
+        v[k] = width == kLanes ? load_vector(p) : load_vector(p, width);
+      }
+      for (int64_t step = 1; step < kLanes; step *= 2) {
+        for (int64_t k = 0; k < kLanes / 2; ++k)
+          interleave(v[k], v[k + kLanes / 2], mixed[2 * k], mixed[2 * k + 1],
+                     std::make_integer_sequence<int, int(kLanes)>());
+        for (int64_t k = 0; k < kLanes; ++k) v[k] = mixed[k];
+      }
+      for (int64_t k = 0; k < width; ++k) {
+        To* p = to + (j + k) * to_stride + i;
+        if (height == kLanes) store_vector(p, v[k]);
+        else store_vector(p, v[k], height);
+      }
+    }
 }
 
 // A byte per lane, 0 or 1.

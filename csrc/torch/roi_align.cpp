@@ -1,5 +1,6 @@
 #include "../kernels/roi_align.h"
 
+#include "../kernels/roi_align_max.h"
 #include "binding.h"
 #include "regions.h"
 
@@ -152,6 +153,65 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
                   {1, 0, 0, 0, sampling_ratio, aligned}, n, {h}, {w}, channels_last)[0];
 }
 
+std::tuple<Tensor, Tensor> roi_align_max(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t out_h,
+                                         int64_t out_w, int64_t sampling_ratio, bool aligned) {
+  const Check check{"roi_align"};
+  const Sampling p{1, 0, out_h, out_w, sampling_ratio, aligned};
+  check_rois(check, input, "input", rois);
+  check_sampling(check, p);
+  check.shape(input.dim() == 4, "input", input, "(N, C, H, W)");
+  const bool channels_last = is_channels_last(input);
+  const RoiAlignShape s = shape_of_problem(check, OpId::roi_align, input.size(0), input.size(1), {input.size(2)},
+                                           {input.size(3)}, {spatial_scale}, rois, p, channels_last);
+  check_image_indices(check, "boxes", rois, s.batch);
+  const Backend backend(input);
+  const Sizes sizes{s.rois, s.channels, out_h, out_w};
+  const Tensor out = check.empty(input, sizes, input.scalar_type(), format_of(channels_last));
+  const Tensor argmax = check.empty(input, sizes, ScalarType::Long, format_of(channels_last));
+  if (out.numel() == 0) return {out, argmax};
+  const Tensor x = dense(input, format_of(channels_last)), r = dense(rois);
+  dispatch_all_floats(x, [&](auto t) {
+    using T = decltype(t);
+    backend.run([&](const auto& exec) {
+      fastvision::roi_align_max<T>(s, data<T>(x), data<Accum<T>>(r), mutable_data<T>(out),
+                                   mutable_data<int64_t>(argmax), exec);
+    });
+  });
+  return {out, argmax};
+}
+
+Tensor roi_align_max_backward(const Tensor& grad, const Tensor& rois, const Tensor& argmax, double spatial_scale,
+                              int64_t sampling_ratio, bool aligned, int64_t n, int64_t h, int64_t w,
+                              bool channels_last) {
+  const Check check{"roi_align_max_backward"};
+  check_rois(check, grad, "grad", rois);
+  check.shape(grad.dim() == 4 && grad.size(0) == rois.size(0), "grad", grad, "(K, C, height, width)");
+  check.dtype(argmax.scalar_type() == ScalarType::Long, "argmax", argmax, "int64");
+  check.same_device("argmax", argmax, "grad", grad);
+  check.shape(argmax.dim() == 4 && argmax.size(0) == grad.size(0) && argmax.size(1) == grad.size(1) &&
+                  argmax.size(2) == grad.size(2) && argmax.size(3) == grad.size(3),
+              "argmax", argmax, "that of grad");
+  const Sampling p{1, 0, grad.size(2), grad.size(3), sampling_ratio, aligned};
+  check_sampling(check, p);
+  for (const auto& [name, value] : {std::pair("n", n), std::pair("h", h), std::pair("w", w)})
+    check.at_least(name, value, 0);
+  const RoiAlignShape s =
+      shape_of_problem(check, OpId::roi_align, n, grad.size(1), {h}, {w}, {spatial_scale}, rois, p, channels_last);
+  check_image_indices(check, "boxes", rois, n);
+  const Backend backend(grad);
+  const Tensor out = check.empty(grad, {n, s.channels, h, w}, grad.scalar_type(), format_of(channels_last));
+  const Tensor g = dense(grad, format_of(channels_last)), r = dense(rois);
+  const Tensor a = dense(argmax, format_of(channels_last));
+  dispatch_all_floats(grad, [&](auto t) {
+    using T = decltype(t);
+    backend.run([&](const auto& exec) {
+      fastvision::roi_align_max_backward<T>(s, data<T>(g), data<Accum<T>>(r), data<int64_t>(a), mutable_data<T>(out),
+                                            exec);
+    });
+  });
+  return out;
+}
+
 Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& rois,
                             const std::optional<Tensor>& levels, const std::vector<double>& scales,
                             double canonical_scale, int64_t canonical_level, int64_t out_h, int64_t out_w,
@@ -183,6 +243,8 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
 FV_OPS(m) {
   m.impl("roi_align", TORCH_BOX(&roi_align));
   m.impl("roi_align_backward", TORCH_BOX(&roi_align_backward));
+  m.impl("roi_align_max", TORCH_BOX(&roi_align_max));
+  m.impl("roi_align_max_backward", TORCH_BOX(&roi_align_max_backward));
   m.impl("multiscale_roi_align", TORCH_BOX(&multiscale_roi_align));
   m.impl("multiscale_roi_align_backward", TORCH_BOX(&multiscale_roi_align_backward));
 }

@@ -33,6 +33,12 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned, SymInt n,"
       " SymInt h, SymInt w, bool channels_last) -> Tensor");
   m.def(
+      "roi_align_max(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, int sampling_ratio,"
+      " bool aligned) -> (Tensor output, Tensor argmax)");
+  m.def(
+      "roi_align_max_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, int sampling_ratio,"
+      " bool aligned, SymInt n, SymInt h, SymInt w, bool channels_last) -> Tensor");
+  m.def(
       "multiscale_roi_align(Tensor[] features, Tensor rois, Tensor? levels, float[] scales, float canonical_scale,"
       " int canonical_level, SymInt out_h, SymInt out_w, int sampling_ratio, bool aligned) -> Tensor");
   m.def(
@@ -46,6 +52,19 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"
       " bool channels_last) -> Tensor");
+
+  m.def(
+      "ps_roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, int sampling_ratio)"
+      " -> Tensor");
+  m.def(
+      "ps_roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, SymInt n, SymInt h,"
+      " SymInt w, bool channels_last) -> Tensor");
+  m.def(
+      "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, bool legacy_border)"
+      " -> Tensor");
+  m.def(
+      "ps_roi_pool_backward(Tensor grad, Tensor rois, float spatial_scale, bool legacy_border, SymInt n, SymInt h,"
+      " SymInt w, bool channels_last) -> Tensor");
 
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");

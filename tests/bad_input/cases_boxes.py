@@ -268,3 +268,27 @@ def model_arguments(b):
         model.loss(image, [{"boxes": T([[4.0, 4, 6, 8]]), "labels": T([1])}])
     with raises(ValueError, "targets"):
         model.loss(image, [])
+
+
+def box_functions(b):
+    """Not in the list: the functions in plain PyTorch obey the rules too."""
+    boxes = T([[0.0, 0, nan, 5], [0, 0, inf, 5], [3, 3, 1, 1], [-3e38, -3e38, 3e38, 3e38]])
+    assert ops.box_area(boxes).tolist()[1:] == [inf, 0, inf]
+    assert ops.remove_small_boxes(boxes, 0.0).tolist() == [1, 3]
+    assert ops.clip_boxes_to_image(boxes, (4, 4))[1:].isfinite().all()
+    assert ops.box_area(torch.full((1, 4), 255, dtype=torch.uint8)).item() == 0
+    assert ops.box_area(T([[-(2**31), -(2**31), 2**31 - 1, 2**31 - 1]], dtype=torch.int32)).item() == 2**63 - 1
+    for call in (ops.box_area, lambda t: ops.remove_small_boxes(t, 1), lambda t: ops.clip_boxes_to_image(t, (4, 4))):
+        assert call(torch.zeros(0, 4)).shape[0] == 0
+        with raises(ValueError, "boxes", "(2, 5)"):
+            call(X(2, 5))
+        with raises(ValueError, "boxes", "()"):
+            call(T(1.0))
+    assert ops.masks_to_boxes(torch.zeros(0, 3, 3)).shape == (0, 4)
+    assert not ops.masks_to_boxes(torch.zeros(2, 0, 3)).any()
+    with raises(ValueError, "masks", "(3, 4)"):
+        ops.masks_to_boxes(X(3, 4))
+    with raises(ValueError, "size"):
+        ops.clip_boxes_to_image(boxes, (4, nan))
+    with raises(ValueError, "fmt", "cxcywh"):
+        ops.box_area(boxes, fmt="wh")

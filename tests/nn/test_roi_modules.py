@@ -13,7 +13,27 @@ def test_modules_are_their_functions():
     pool = nn.RoIPool(2, 0.25)
     assert torch.equal(pool(x, BOXES), ops.roi_pool(x, BOXES, 2, 0.25))
     assert repr(pool) == "RoIPool(output_size=2, spatial_scale=0.25)"
+    highest = nn.RoIAlign(2, 0.25, 2, mode="max")
+    assert torch.equal(highest(x, BOXES), ops.roi_align(x, BOXES, 2, 0.25, 2, mode="max"))
+    assert repr(highest) == "RoIAlign(output_size=2, spatial_scale=0.25, sampling_ratio=2, aligned=False, mode='max')"
     assert not list(align.parameters())
+
+
+def test_position_sensitive_modules_are_their_functions():
+    x = torch.rand(2, 12, 16, 16)
+    align = nn.PSRoIAlign((3, 2), 0.25, 2)
+    assert torch.equal(align(x, BOXES), ops.ps_roi_align(x, BOXES, (3, 2), 0.25, 2))
+    assert repr(align) == "PSRoIAlign(output_size=(3, 2), spatial_scale=0.25, sampling_ratio=2)"
+    for legacy in (False, True):
+        pool = nn.PSRoIPool(2, 0.25, legacy_border=legacy)
+        assert torch.equal(pool(x, BOXES), ops.ps_roi_pool(x, BOXES, 2, 0.25, legacy_border=legacy))
+    assert repr(nn.PSRoIPool(2, 0.25)) == "PSRoIPool(output_size=2, spatial_scale=0.25)"
+    assert repr(pool) == "PSRoIPool(output_size=2, spatial_scale=0.25, legacy_border=True)"
+
+
+@pytest.mark.parametrize("name", ["MultiScaleRoIAlign", "PSRoIAlign", "PSRoIPool", "RoIAlign", "RoIPool"])
+def test_modules_are_among_the_ops_too(name):
+    assert getattr(ops, name) is getattr(nn, name)
 
 
 @pytest.mark.parametrize("padded", [(64, 64), (63, 50)])

@@ -31,6 +31,7 @@ def native_calls():
     """(name of the raw op, its arguments) with tensors that require gradients where they may."""
     x, rois = _features(2, 3, 9, 8).requires_grad_(), _rois(4, 2)
     last = _features(2, 8, 9, 8, channels_last=True).requires_grad_()
+    sensitive = _features(2, 12, 9, 8).requires_grad_()
     maps = [_features(2, 3, 16, 16).requires_grad_(), _features(2, 3, 8, 8).requires_grad_()]
     a, b = _boxes(5).requires_grad_(), _boxes(5).flip(0).requires_grad_()
     batch = _boxes(2, 4, dtype=torch.float64).requires_grad_()
@@ -57,6 +58,8 @@ def native_calls():
         ("roi_align", (x, rois, 0.5, 2, 3, 2, True)),
         ("roi_align", (last, rois, 1.0, 2, 2, -1, False)),
         ("roi_align_backward", (out, rois, 0.5, 2, True, 2, 9, 8, True)),
+        ("roi_align_max", (x, rois, 0.5, 2, 3, 2, True)),
+        ("roi_align_max_backward", (out.detach(), rois, argmax.long() % 4, 0.5, 2, True, 2, 9, 8, True)),
         ("multiscale_roi_align", (maps, rois, None, [0.25, 0.125], 224.0, 4, 2, 2, 2, False)),
         ("multiscale_roi_align", (maps, rois, torch.tensor([0, 1, 1, 0]), [0.25, 0.125], 224.0, 4, 2, 3, 0, True)),
         (
@@ -66,6 +69,10 @@ def native_calls():
         ("roi_pool", (x, rois, 0.5, 2, 3)),
         ("roi_pool", (last, rois, 1.0, 2, 2)),
         ("roi_pool_backward", (out.detach(), rois, argmax, 0.5, 2, 9, 8, False)),
+        ("ps_roi_align", (sensitive, rois, 0.5, 2, 3, 2)),
+        ("ps_roi_align_backward", (out, rois, 0.5, -1, 2, 9, 8, True)),
+        ("ps_roi_pool", (sensitive.contiguous(memory_format=torch.channels_last), rois, 1.0, 3, 2, False)),
+        ("ps_roi_pool_backward", (out, rois, 0.5, True, 2, 9, 8, False)),
         ("encode_boxes", (a, b, weights)),
         ("encode_boxes_backward", (plain_a, plain_a, plain_b, weights)),
         ("decode_boxes", (a, b, weights, 4.0, None)),
@@ -108,6 +115,7 @@ def public_calls():
         ("matrix_nms of masks", lambda m, s: ops.matrix_nms(m, s, kernel="linear"), (_masks(5, 6, 7), scores)),
         ("mask_iou", lambda m, other, c: ops.mask_iou(m, other, crowd=c), (_masks(5, 6, 7), _masks(5, 6, 7), groups)),
         ("roi_align", lambda x, r: ops.roi_align(x, r, 2, 0.5), (x, rois)),
+        ("roi_align of maxima", lambda x, r: ops.roi_align(x, r, 2, 0.5, mode="max"), (x, rois)),
         ("roi_align of lists", lambda x, r: ops.roi_align(x, [r, r[:1]], 2, 0.5), (x, rois[:, 1:])),
         (
             "multiscale_roi_align",
@@ -115,12 +123,17 @@ def public_calls():
             (x, _features(2, 3, 5, 4), rois),
         ),
         ("roi_pool", lambda x, r: ops.roi_pool(x, r, (2, 3), 0.5), (x, rois)),
+        ("ps_roi_align", lambda x, r: ops.ps_roi_align(x, r, (2, 3), 0.5, 2), (_features(2, 12, 9, 8), rois)),
+        ("ps_roi_pool", lambda x, r: ops.ps_roi_pool(x, r, (2, 3), 0.5), (_features(2, 12, 9, 8), rois)),
         ("encode_boxes", ops.encode_boxes, (a, b)),
         ("decode_boxes", lambda r, c: ops.decode_boxes(r, c, image_size=(20, 20)), (a, b / 8)),
         ("match_boxes", lambda t, c: ops.match_boxes(t, c, 0.5, 0.3, allow_low_quality=True), (a, b)),
         ("paste_masks_in_image", lambda m, c: ops.paste_masks_in_image(m, c, (9, 8)), (torch.rand(5, 1, 4, 4), a)),
         ("grid_anchors", lambda x: x.sum() + ops.grid_anchors([(2, 3)], [8], [[8]], [[1.0]], device=x.device), (a,)),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
+        ("box_area", ops.box_area, (a,)),
+        ("clip_boxes_to_image", lambda t: ops.clip_boxes_to_image(t, (9, 8)), (a,)),
+        ("masks_to_boxes", ops.masks_to_boxes, (_masks(5, 6, 7),)),
     ]
 
 

@@ -142,3 +142,17 @@ def test_the_document_names_these_tests():
     here = "".join(file.read_text() for file in Path(__file__).parent.glob("test_differences*.py"))
     own = "test_the_document_names_these_tests"
     assert sorted([*re.findall(r"`(test_\w+)`", document), own]) == sorted(re.findall(r"^def (test_\w+)", here, re.M))
+
+
+def test_areas_of_inverted_and_integer_boxes(torchvision):
+    inverted = tensor([[4.0, 4, 1, 8], [4, 4, 1, 2]])
+    assert torchvision.ops.box_area(inverted).tolist() == [-12, 6]
+    assert ops.box_area(inverted).tolist() == [0, 0]
+    large = tensor([[0, 0, 100000, 100000]], dtype=torch.int32)
+    assert torchvision.ops.box_area(large).item() != 10**10
+    assert ops.box_area(large).item() == 10**10
+
+
+def test_masks_without_pixels_have_boxes(torchvision):
+    assert torchvision.ops.masks_to_boxes(torch.zeros(3, 0, 5)).shape == (0, 4)
+    assert torch.equal(ops.masks_to_boxes(torch.zeros(3, 0, 5)), torch.zeros(3, 4))

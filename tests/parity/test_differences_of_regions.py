@@ -142,3 +142,16 @@ def test_pooling_keeps_no_state(torchvision):
         pool = library.MultiScaleRoIAlign(["0"], 1, 1)
         pooled.append([pool(maps, boxes, [size]).item() for size in ((32, 32), (64, 64))])
     assert pooled == [[18, 18], [18, 9]]
+
+
+def test_position_sensitive_pooling_counts_the_border(torchvision):
+    x, whole = torch.arange(36.0).view(1, 1, 6, 6), region(0, 0, 6, 6)
+    assert torchvision.ops.ps_roi_pool(x, whole, 1).item() == 14
+    assert ops.ps_roi_pool(x, whole, 1, legacy_border=True).item() == 14
+    assert ops.ps_roi_pool(x, whole, 1).item() == x.mean() == 17.5
+    g = torch.Generator().manual_seed(0)
+    x, corner = torch.rand(2, 5 * 6, 17, 23, generator=g), torch.rand(40, 2, generator=g) * 20
+    rois = torch.cat([torch.arange(40.0)[:, None] % 2, corner, corner + torch.rand(40, 2, generator=g) * 30], 1)
+    for scale in (1.0, 0.25):
+        legacy = ops.ps_roi_pool(x, rois, (2, 3), scale, legacy_border=True)
+        assert torch.equal(legacy, torchvision.ops.ps_roi_pool(x, rois, (2, 3), scale))

@@ -49,6 +49,14 @@ def conversion(g):
     return boxes(g, size(g, 8)), formats[size(g, 2)], formats[size(g, 2)]
 
 
+def rotated_conversion(g):
+    formats, count = ("xywhr", "cxcywhr", "xyxyxyxy"), size(g, 8)
+    angles = 340 * torch.rand(count, 1, generator=g, dtype=torch.float64) - 170
+    start = torch.cat([boxes(g, count), angles], 1)
+    source = formats[size(g, 2)]
+    return ops.box_convert(start, "xywhr", source), source, formats[size(g, 2)]
+
+
 def regions(g):
     count = size(g, 6)
     image = torch.randint(2, (count, 1), generator=g).double()
@@ -60,6 +68,17 @@ def sampled_regions(g):
     return *regions(g), size(g, 3), bool(size(g, 1))
 
 
+def sensitive_regions(g):
+    """Position-sensitive, and away from the border, which torchvision's ps_roi_pool forgets."""
+    _, rois, bins, _ = regions(g)
+    rois[:, 1:] += 2
+    return torch.randn(2, bins[0] * bins[1] * (1 + size(g, 2)), 36, 35, generator=g, dtype=torch.float64), rois, bins
+
+
+def sensitive_sampled_regions(g):
+    return *sensitive_regions(g), 0.3 + size(g, 3) / 3, size(g, 3)
+
+
 def is_float(value):
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
@@ -67,12 +86,18 @@ def is_float(value):
 # Of each op: its inputs, and which of them have a gradient.
 PROBLEMS = {
     "batched_nms": (grouped_suppression, ()),
-    "box_convert": (conversion, (0,)),
+    "box_area": (lambda g: (boxes(g, size(g, 8)), ("xyxy", "xywh", "cxcywh")[size(g, 2)]), (0,)),
+    "box_convert": (lambda g: (conversion, rotated_conversion)[size(g, 1)](g), (0,)),
     "box_iou": (two_sets, (0, 1)),
+    "clip_boxes_to_image": (lambda g: (boxes(g, size(g, 3), 4) - 5, (9, 12)), (0,)),
     "complete_box_iou": (two_sets, (0, 1)),
     "distance_box_iou": (two_sets, (0, 1)),
     "generalized_box_iou": (two_sets, (0, 1)),
+    "masks_to_boxes": (lambda g: ((torch.rand(size(g, 9), 6, 7, generator=g) < 0.1).double(),), ()),
     "nms": (suppression, ()),
+    "ps_roi_align": (sensitive_sampled_regions, (0,)),
+    "ps_roi_pool": (sensitive_regions, (0,)),
+    "remove_small_boxes": (lambda g: (boxes(g, size(g, 20)), 1.0 + size(g, 8)), ()),
     "roi_align": (sampled_regions, (0,)),
     "roi_pool": (regions, (0,)),
 }
@@ -86,6 +111,25 @@ def test_every_common_op_is_compared_and_takes_the_same_arguments(torchvision):
         same = [(p.name, p.default, p.kind) for p in theirs]
         assert [(p.name, p.default, p.kind) for p in ours[: len(same)]] == same, name
         assert all(p.default is not p.empty for p in ours[len(same) :]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("MultiScaleRoIAlign", (["a"], 7, 2)),
+        ("PSRoIAlign", ((2, 3), 0.5, 2)),
+        ("PSRoIPool", (2, 0.5)),
+        ("RoIAlign", ((2, 3), 0.5, -1, True)),
+        ("RoIPool", (2, 0.25)),
+    ],
+)
+def test_modules_are_made_and_shown_alike(torchvision, name, arguments):
+    ours, theirs = getattr(ops, name), getattr(torchvision.ops, name)
+    assert repr(ours(*arguments)) == repr(theirs(*arguments))
+    mine, other = (list(inspect.signature(module).parameters.values()) for module in (ours, theirs))
+    same = [(p.name, p.default, p.kind) for p in other]
+    assert [(p.name, p.default, p.kind) for p in mine[: len(same)]] == same
+    assert all(p.default is not p.empty for p in mine[len(same) :])
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

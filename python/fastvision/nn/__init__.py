@@ -3,7 +3,7 @@
 from .feature_pyramid import FeaturePyramidNetwork
 from .frozen_batch_norm import FrozenBatchNorm2d
 from .image_batcher import ImageBatch, ImageBatcher
-from .roi_modules import MultiScaleRoIAlign, RoIAlign, RoIPool
+from .roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 
 __all__ = [
     "FeaturePyramidNetwork",
@@ -11,6 +11,8 @@ __all__ = [
     "ImageBatch",
     "ImageBatcher",
     "MultiScaleRoIAlign",
+    "PSRoIAlign",
+    "PSRoIPool",
     "RoIAlign",
     "RoIPool",
 ]

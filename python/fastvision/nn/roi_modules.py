@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from ..ops.multiscale_roi_align import multiscale_roi_align
+from ..ops.ps_roi_align import ps_roi_align
+from ..ops.ps_roi_pool import ps_roi_pool
 from ..ops.roi_align import roi_align
 from ..ops.roi_pool import roi_pool
 
@@ -14,19 +16,27 @@ class RoIAlign(nn.Module):
     """See :func:`fastvision.ops.roi_align`."""
 
     def __init__(
-        self, output_size: int | Sequence[int], spatial_scale: float, sampling_ratio: int, aligned: bool = False
+        self,
+        output_size: int | Sequence[int],
+        spatial_scale: float,
+        sampling_ratio: int,
+        aligned: bool = False,
+        *,
+        mode: str = "avg",
     ) -> None:
         super().__init__()
         self.output_size, self.spatial_scale = output_size, spatial_scale
-        self.sampling_ratio, self.aligned = sampling_ratio, aligned
+        self.sampling_ratio, self.aligned, self.mode = sampling_ratio, aligned, mode
 
     def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
-        return roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned)
+        sampling = self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
+        return roi_align(input, rois, *sampling, mode=self.mode)
 
     def extra_repr(self) -> str:
+        mode = "" if self.mode == "avg" else f", mode={self.mode!r}"
         return (
             f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
-            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
+            f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}{mode}"
         )
 
 
@@ -94,3 +104,34 @@ class MultiScaleRoIAlign(nn.Module):
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, sampling_ratio={self.sampling_ratio}"
         )
+
+
+class PSRoIAlign(nn.Module):
+    """See :func:`fastvision.ops.ps_roi_align`."""
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float, sampling_ratio: int) -> None:
+        super().__init__()
+        self.output_size, self.spatial_scale, self.sampling_ratio = output_size, spatial_scale, sampling_ratio
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        return ps_roi_align(input, rois, self.output_size, self.spatial_scale, self.sampling_ratio)
+
+    def extra_repr(self) -> str:
+        return (
+            f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, sampling_ratio={self.sampling_ratio}"
+        )
+
+
+class PSRoIPool(nn.Module):
+    """See :func:`fastvision.ops.ps_roi_pool`."""
+
+    def __init__(self, output_size: int | Sequence[int], spatial_scale: float, *, legacy_border: bool = False) -> None:
+        super().__init__()
+        self.output_size, self.spatial_scale, self.legacy_border = output_size, spatial_scale, legacy_border
+
+    def forward(self, input: Tensor, rois: Tensor | Sequence[Tensor]) -> Tensor:
+        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale, legacy_border=self.legacy_border)
+
+    def extra_repr(self) -> str:
+        legacy = ", legacy_border=True" if self.legacy_border else ""
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}{legacy}"

@@ -1,17 +1,26 @@
 """Functions on boxes, regions, masks and features. Names that torchvision.ops has keep its signatures."""
 
+from ..nn.feature_pyramid import FeaturePyramidNetwork
+from ..nn.frozen_batch_norm import FrozenBatchNorm2d
+from ..nn.roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
+from .box_area import box_area
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .clip_boxes_to_image import clip_boxes_to_image
 from .device_errors import device_errors
 from .grid_anchors import grid_anchors
 from .mask_iou import mask_iou
+from .masks_to_boxes import masks_to_boxes
 from .match_boxes import match_boxes
 from .matrix_nms import matrix_nms
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
 from .paste_masks import paste_masks_in_image
+from .ps_roi_align import ps_roi_align
+from .ps_roi_pool import ps_roi_pool
+from .remove_small_boxes import remove_small_boxes
 from .rle import (
     rle_area,
     rle_decode,
@@ -29,9 +38,18 @@ from .sample_labels import sample_labels
 from .soft_nms import soft_nms, soft_nms_padded
 
 __all__ = [
+    "FeaturePyramidNetwork",
+    "FrozenBatchNorm2d",
+    "MultiScaleRoIAlign",
+    "PSRoIAlign",
+    "PSRoIPool",
+    "RoIAlign",
+    "RoIPool",
     "batched_nms",
+    "box_area",
     "box_convert",
     "box_iou",
+    "clip_boxes_to_image",
     "complete_box_iou",
     "decode_boxes",
     "device_errors",
@@ -40,6 +58,7 @@ __all__ = [
     "generalized_box_iou",
     "grid_anchors",
     "mask_iou",
+    "masks_to_boxes",
     "match_boxes",
     "matrix_nms",
     "multiclass_nms",
@@ -47,6 +66,9 @@ __all__ = [
     "nms",
     "nms_padded",
     "paste_masks_in_image",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "remove_small_boxes",
     "rle_area",
     "rle_decode",
     "rle_encode",

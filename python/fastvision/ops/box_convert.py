@@ -3,33 +3,40 @@
 import torch
 from torch import Tensor
 
-_FORMATS = ("xyxy", "xywh", "cxcywh")
+PLAIN_FORMATS = ("xyxy", "xywh", "cxcywh")
+_ROTATED_FORMATS = {"xywhr": 5, "cxcywhr": 5, "xyxyxyxy": 8}
 
 
 def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
-    """Convert boxes between formats.
+    """Convert boxes between formats, either of upright or of rotated boxes.
 
     Args:
-        boxes: Boxes ``(..., 4)``, any dtype.
-        in_fmt: ``"xyxy"`` (two corners), ``"xywh"`` (corner and sides) or ``"cxcywh"`` (centre and sides).
+        boxes: Boxes ``(..., 4)``, or rotated ``(..., 5)`` or ``(..., 8)``, any dtype.
+        in_fmt: ``"xyxy"`` (two corners), ``"xywh"`` (corner and sides) or ``"cxcywh"`` (centre and sides). Of rotated
+            boxes ``"xywhr"`` (first corner and sides), ``"cxcywhr"`` (centre and sides), both with an angle in degrees
+            that turns them counterclockwise on the screen, or ``"xyxyxyxy"`` (four corners, clockwise).
         out_fmt: Likewise.
 
     Returns:
-        New tensor of the same shape and dtype, but float32 where integer boxes have or get a centre.
+        New tensor of the same dtype, but float32 where upright integer boxes have or get a centre; rotated integer
+        boxes are computed in float64 and rounded.
+
+    Differentiable and deterministic.
 
     Raises:
-        ValueError: An unknown format or a last dimension that is not 4.
+        ValueError: An unknown format, a last dimension that does not fit it, or an upright and a rotated format.
 
     >>> box_convert(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), "xywh", "xyxy")
     tensor([[1., 2., 4., 6.]])
     """
-    for name, value in (("in_fmt", in_fmt), ("out_fmt", out_fmt)):
-        if value not in _FORMATS:
-            raise ValueError(f"box_convert: {name}: expected one of {', '.join(_FORMATS)}, got {value!r}")
-    if boxes.dim() == 0 or boxes.shape[-1] != 4:
-        raise ValueError(f"box_convert: boxes: expected shape (..., 4), got {tuple(boxes.shape)}")
+    formats = tuple(_ROTATED_FORMATS) if in_fmt in _ROTATED_FORMATS else PLAIN_FORMATS
+    check_boxes("box_convert", boxes, "in_fmt", in_fmt, (*PLAIN_FORMATS, *_ROTATED_FORMATS))
+    if out_fmt not in formats:
+        raise ValueError(f"box_convert: out_fmt: expected one of {', '.join(formats)}, got {out_fmt!r}")
     if in_fmt == out_fmt:
         return boxes.clone()
+    if in_fmt in _ROTATED_FORMATS:
+        return _convert_rotated(boxes, in_fmt, out_fmt)
     if "cxcywh" in (in_fmt, out_fmt) and not boxes.is_floating_point():
         return box_convert(boxes.double(), in_fmt, out_fmt).float()  # sums of integers may not fit their dtype
     a, b, c, d = boxes.unbind(-1)
@@ -42,3 +49,40 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     elif out_fmt == "cxcywh":
         a, b, c, d = (a + c) / 2, (b + d) / 2, c - a, d - b
     return torch.stack((a, b, c, d), -1)
+
+
+def _convert_rotated(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
+    dtype = boxes.dtype
+    wide = boxes.float() if dtype in (torch.float16, torch.bfloat16) else boxes
+    wide = wide if wide.is_floating_point() else wide.double()
+    if in_fmt == "xyxyxyxy":
+        x, y, x2, y2, x3, y3 = wide[..., :6].unbind(-1)
+        w, h = torch.hypot(x2 - x, y2 - y), torch.hypot(x3 - x2, y3 - y2)
+        angle = torch.rad2deg(torch.atan2(y - y2, x2 - x))
+    else:
+        x, y, w, h, angle = wide.unbind(-1)
+    cos, sin = torch.deg2rad(angle).cos(), torch.deg2rad(angle).sin()
+    to_centre_x, to_centre_y = (w * cos + h * sin) / 2, (h * cos - w * sin) / 2
+    if in_fmt == "cxcywhr":
+        x, y = x - to_centre_x, y - to_centre_y
+    if out_fmt == "xywhr":
+        parts = [x, y, w, h, angle]
+    elif out_fmt == "cxcywhr":
+        parts = [x + to_centre_x, y + to_centre_y, w, h, angle]
+    else:
+        across, down = (w * cos, -w * sin), (h * sin, h * cos)
+        parts = [x, y, x + across[0], y + across[1]]
+        parts += [x + across[0] + down[0], y + across[1] + down[1], x + down[0], y + down[1]]
+    result = torch.stack(parts, -1)
+    return (result if dtype.is_floating_point else result.round()).to(dtype)
+
+
+def check_boxes(
+    op: str, boxes: Tensor, name: str = "fmt", fmt: str = "xyxy", formats: tuple[str, ...] = PLAIN_FORMATS
+) -> None:
+    """That the format is known and that the boxes have as many numbers as it says."""
+    if fmt not in formats:
+        raise ValueError(f"{op}: {name}: expected one of {', '.join(formats)}, got {fmt!r}")
+    columns = _ROTATED_FORMATS.get(fmt, 4)
+    if boxes.dim() == 0 or boxes.shape[-1] != columns:
+        raise ValueError(f"{op}: boxes: expected shape (..., {columns}), got {tuple(boxes.shape)}")

@@ -7,7 +7,8 @@ import torch
 from .. import _lib
 
 _op = _lib.Op("device_errors")
-_OPS = ("", "roi_align", "multiscale_roi_align", "roi_pool")  # OpId in csrc/kernels/common.h
+# OpId in csrc/kernels/common.h
+_OPS = ("", "roi_align", "multiscale_roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 
 
 class DeviceErrors(NamedTuple):

@@ -13,6 +13,8 @@ from ._regions import as_rois, is_channels_last, new_features, output_size_pair
 
 _op = _lib.Op("roi_align")
 _backward_op = _lib.Op("roi_align_backward")
+_max_op = _lib.Op("roi_align_max")
+_max_backward_op = _lib.Op("roi_align_max_backward")
 
 
 def roi_align(
@@ -22,6 +24,8 @@ def roi_align(
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
+    *,
+    mode: str = "avg",
 ) -> Tensor:
     """Crop regions of a feature map to a fixed size by averaging bilinear samples (He et al., Mask R-CNN, ICCV 2017).
 
@@ -33,22 +37,25 @@ def roi_align(
         spatial_scale: Pixels of ``input`` per unit of ``boxes``.
         sampling_ratio: Samples along each side of a bin, 1 to 256; 0 or -1 takes ``ceil(bin size)``.
         aligned: Subtract half a pixel so that pixel centres align, and allow regions smaller than a pixel.
+        mode: ``"avg"``, or ``"max"`` for the maximum of the samples. Of equal samples the first in the order of rows
+            counts; a NaN is the maximum; samples outside the map are 0, have no gradient and come before all others.
 
     Returns:
         ``(K, C, height, width)`` in the dtype and memory format of ``input``, accumulated in float32 (float64 for
         float64). A region with a coordinate that is not finite gives zeros; so does an inverted one if ``aligned``
         (otherwise its sides are at least 1). NaN features reach exactly the bins that read them.
 
-    Differentiable in ``input``, any number of times; asking for the gradient of ``boxes`` is an error. Forward and
-    backward are deterministic; the backward needs no memory beyond its result (16-bit: a float32 copy of it on CPU).
+    Differentiable in ``input``, any number of times (``"max"``: once); asking for the gradient of ``boxes`` is an
+    error. Forward and backward are deterministic; the backward needs no memory beyond its result (16-bit: a float32
+    copy of it on CPU; ``"max"``: the sample of each maximum).
 
     Raises:
         TypeError: Integer boxes or dtypes that do not go together.
         ValueError: Wrong shapes or numbers; an image index out of range (on CUDA such a row is zero and counted, see
             :func:`device_errors`).
 
-    torchvision reads out of bounds for a wrong image index and has no bfloat16, channels_last kernel, double backward
-    or float32 boxes beside float16.
+    torchvision reads out of bounds for a wrong image index and has no bfloat16, channels_last kernel, double backward,
+    maximum or float32 boxes beside float16.
 
     >>> x = torch.arange(16.0).view(1, 1, 4, 4)
     >>> roi_align(x, torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]]), 2, sampling_ratio=2, aligned=True)
@@ -57,6 +64,11 @@ def roi_align(
     """
     out_h, out_w = output_size_pair("roi_align", output_size)
     rois = as_rois("roi_align", boxes, input.shape[0] if input.dim() else 0, input.dtype)
+    if mode == "max":
+        result = _max_op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)
+        return result[0]  # type: ignore[no-any-return]
+    if mode != "avg":
+        raise ValueError(f"roi_align: mode: expected 'avg' or 'max', got {mode!r}")
     return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)  # type: ignore[no-any-return]
 
 
@@ -131,6 +143,51 @@ _lib.register_autograd(_op, _backward, _setup_context)
 _lib.register_autograd(_backward_op, _double_backward, _setup_double_context)
 
 
+@_lib.register_fake("roi_align_max")
+def _(
+    input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int, sampling_ratio: int, aligned: bool
+) -> tuple[Tensor, Tensor]:
+    check_rois("roi_align", "input", input, rois)
+    out = new_features(input, (rois.shape[0], input.shape[1], out_h, out_w), is_channels_last(input))
+    return out, torch.empty_like(out, dtype=torch.int64)
+
+
+@_lib.register_fake("roi_align_max_backward")
+def _(
+    grad: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    n: int,
+    h: int,
+    w: int,
+    channels_last: bool,
+) -> Tensor:
+    return new_features(grad, (n, grad.shape[1], h, w), channels_last)
+
+
+def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, rois, ctx.scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
+    ctx.save_for_backward(rois, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.shape = input.shape
+    ctx.channels_last = is_channels_last(input)
+
+
+def _max_backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_box_gradient("roi_align", ctx.needs_input_grad[1])
+    rois, argmax = ctx.saved_tensors
+    n, _channels, h, w = ctx.shape
+    sampling = ctx.scale, ctx.sampling_ratio, ctx.aligned
+    return _max_backward_op(grad, rois, argmax, *sampling, n, h, w, ctx.channels_last), *[None] * 6
+
+
+_lib.register_autograd(_max_op, _max_backward, _setup_max_context)
+_lib.register_no_gradient(_max_backward_op)
+
+
 def roi_align_reference(
     input: Tensor,
     rois: Tensor,
@@ -138,6 +195,8 @@ def roi_align_reference(
     spatial_scale: float = 1.0,
     sampling_ratio: int = -1,
     aligned: bool = False,
+    *,
+    mode: str = "avg",
 ) -> Tensor:
     """The definition of :func:`roi_align` in plain PyTorch, one region and one grid of samples at a time."""
     out_h, out_w = output_size
@@ -156,7 +215,8 @@ def roi_align_reference(
         y = y1 + (torch.arange(out_h * ny).to(rois) + 0.5) * h / (out_h * ny)
         x = x1 + (torch.arange(out_w * nx).to(rois) + 0.5) * w / (out_w * nx)
         samples = bilinear_reference(input[int(roi[0])], y, x)
-        out.append(samples.unflatten(1, (out_h, ny)).unflatten(3, (out_w, nx)).mean((2, 4)))
+        bins = samples.unflatten(1, (out_h, ny)).unflatten(3, (out_w, nx))
+        out.append(bins.mean((2, 4)) if mode == "avg" else bins.amax((2, 4)))
     return torch.stack(out) if out else input.new_zeros(0, input.shape[1], out_h, out_w)
 
 
