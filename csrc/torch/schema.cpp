@@ -9,6 +9,12 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, bool aligned, float eps)"
       " -> (Tensor, Tensor)");
 
+  // boxes: (..., 5) = centre x, centre y, width, height, angle. degrees: or radians. clockwise: as seen in an image.
+  m.def("box_iou_rotated(Tensor boxes1, Tensor boxes2, bool aligned, bool degrees, bool clockwise) -> Tensor");
+  m.def(
+      "box_iou_rotated_backward(Tensor grad, Tensor boxes1, Tensor boxes2, bool aligned, bool degrees, bool clockwise)"
+      " -> (Tensor, Tensor)");
+
   // groups: int64, boxes of different groups do not suppress each other. score_threshold: -inf for none.
   m.def(
       "nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, float score_threshold,"

@@ -3,6 +3,7 @@
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .box_iou_rotated import box_iou_rotated
 from .device_errors import device_errors
 from .grid_anchors import grid_anchors
 from .match_boxes import match_boxes
@@ -29,6 +30,7 @@ __all__ = [
     "batched_nms",
     "box_convert",
     "box_iou",
+    "box_iou_rotated",
     "complete_box_iou",
     "decode_boxes",
     "device_errors",
