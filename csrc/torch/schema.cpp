@@ -23,6 +23,10 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
       " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
 
+  m.def(
+      "nms_rotated(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, bool degrees, bool clockwise,"
+      " SymInt? max_output) -> Tensor");
+
   // rois: (K, 5) = image index, x1, y1, x2, y2; float32, or float64 with float64 features. Image indices out of range
   // are an error on the CPU and a zero row on CUDA.
   m.def(

@@ -10,6 +10,7 @@ from .match_boxes import match_boxes
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
+from .nms_rotated import batched_nms_rotated, nms_rotated
 from .paste_masks import paste_masks_in_image
 from .rle import (
     rle_area,
@@ -28,6 +29,7 @@ from .sample_labels import sample_labels
 
 __all__ = [
     "batched_nms",
+    "batched_nms_rotated",
     "box_convert",
     "box_iou",
     "box_iou_rotated",
@@ -43,6 +45,7 @@ __all__ = [
     "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "nms_rotated",
     "paste_masks_in_image",
     "rle_area",
     "rle_decode",
