@@ -50,6 +50,14 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"
       " bool channels_last) -> Tensor");
 
+  // rois: (K, 6) = image index, centre x, centre y, width, height, angle; otherwise as in roi_align.
+  m.def(
+      "roi_align_rotated(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w,"
+      " int sampling_ratio, bool aligned, bool degrees, bool clockwise) -> Tensor");
+  m.def(
+      "roi_align_rotated_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned,"
+      " bool degrees, bool clockwise, SymInt n, SymInt h, SymInt w, bool channels_last) -> Tensor");
+
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");
   m.def("encode_boxes_backward(Tensor grad, Tensor reference, Tensor boxes, float[] weights) -> (Tensor, Tensor)");

@@ -24,6 +24,7 @@ from .rle import (
     rle_to_string,
 )
 from .roi_align import roi_align
+from .roi_align_rotated import roi_align_rotated
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
 
@@ -57,6 +58,7 @@ __all__ = [
     "rle_to_boxes",
     "rle_to_string",
     "roi_align",
+    "roi_align_rotated",
     "roi_pool",
     "sample_labels",
 ]
