@@ -6,7 +6,9 @@ from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_bo
 from .box_iou_rotated import box_iou_rotated
 from .device_errors import device_errors
 from .grid_anchors import grid_anchors
+from .mask_iou import mask_iou
 from .match_boxes import match_boxes
+from .matrix_nms import matrix_nms
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
@@ -27,6 +29,7 @@ from .roi_align import roi_align
 from .roi_align_rotated import roi_align_rotated
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .soft_nms import soft_nms, soft_nms_padded
 
 __all__ = [
     "batched_nms",
@@ -41,7 +44,9 @@ __all__ = [
     "encode_boxes",
     "generalized_box_iou",
     "grid_anchors",
+    "mask_iou",
     "match_boxes",
+    "matrix_nms",
     "multiclass_nms",
     "multiscale_roi_align",
     "nms",
@@ -61,4 +66,6 @@ __all__ = [
     "roi_align_rotated",
     "roi_pool",
     "sample_labels",
+    "soft_nms",
+    "soft_nms_padded",
 ]
