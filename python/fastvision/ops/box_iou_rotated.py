@@ -42,8 +42,8 @@ def box_iou_rotated(
         side counts as 0) or a number that is not finite. Within 1e-5 of the exact value in float32, at any scale, for
         slivers and for boxes that are equal, nested or share edges; touching boxes and separate ones give 0.
 
-    Differentiable once in all five numbers of both sets, finite for finite boxes; where two edges coincide the gradient
-    is shared equally, as ``torch.maximum`` does. Deterministic. Memory: 32 bytes per box beside the result.
+    Differentiable once in all five numbers of both sets, for each pair of finite boxes finite; where two edges coincide
+    the gradient is shared equally, as ``torch.maximum`` does. Deterministic. Memory: 32 bytes per box beside the result.
 
     Raises:
         TypeError: Different dtypes.
