@@ -23,6 +23,10 @@ def _features(*shape, dtype=torch.float32, channels_last=False):
     return x.to(memory_format=torch.channels_last) if channels_last else x
 
 
+def _rotated(*shape, dtype=torch.float32):
+    return torch.cat([_boxes(*shape), torch.rand(*shape, 1, generator=_generator()) * 360], -1).to(dtype)
+
+
 def _masks(*shape):
     return torch.rand(shape, generator=_generator()) > 0.5
 
@@ -39,6 +43,9 @@ def native_calls():
     out = torch.rand(4, 3, 2, 3, generator=_generator()).requires_grad_()
     argmax = torch.randint(-1, 72, (4, 3, 2, 3), generator=_generator(), dtype=torch.int32)
     pair = torch.rand(5, 5, generator=_generator())
+    turned, more_turned = _rotated(5).requires_grad_(), _rotated(5).flip(0).requires_grad_()
+    turned_batch = _rotated(2, 4, dtype=torch.float64).requires_grad_()
+    turned_rois = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), _rotated(4)], 1)
     plain_a, plain_b = a.detach(), b.detach()
     return [
         *[("box_iou", (a, b, kind, aligned, 1e-7)) for kind in range(4) for aligned in (False, True)],
@@ -47,6 +54,12 @@ def native_calls():
         ("nms", (plain_a, scores, None, 0.5, float("-inf"), None)),
         ("nms", (plain_a, scores, groups, 0.5, 0.1, 2)),
         ("nms_padded", (plain_a, scores, groups, scores > 0.2, 0.5, 0.1, 7)),
+        ("box_iou_rotated", (turned, more_turned, False, True, False)),
+        ("box_iou_rotated", (turned, more_turned, True, False, True)),
+        ("box_iou_rotated", (turned_batch, turned_batch.detach(), False, True, False)),
+        ("box_iou_rotated_backward", (pair, turned.detach(), more_turned.detach(), False, True, False)),
+        ("nms_rotated", (turned.detach(), scores, None, 0.5, True, False, None)),
+        ("nms_rotated", (turned.detach(), scores, groups, 0.1, False, True, 2)),
         *[("soft_nms", (plain_a, scores, groups, method, 0.3, 0.5, 0.01, 3 - method)) for method in range(3)],
         ("soft_nms", (plain_a, scores, None, 0, 0.3, 0.5, 0.01, None)),
         ("soft_nms_padded", (plain_a, scores, groups, scores > 0.2, 1, 0.3, 0.5, 0.01, 7)),
@@ -57,6 +70,9 @@ def native_calls():
         ("roi_align", (x, rois, 0.5, 2, 3, 2, True)),
         ("roi_align", (last, rois, 1.0, 2, 2, -1, False)),
         ("roi_align_backward", (out, rois, 0.5, 2, True, 2, 9, 8, True)),
+        ("roi_align_rotated", (x, turned_rois, 0.5, 2, 3, 2, True, True, False)),
+        ("roi_align_rotated", (last, turned_rois, 1.0, 2, 2, -1, False, False, True)),
+        ("roi_align_rotated_backward", (out, turned_rois, 0.5, 2, True, True, False, 2, 9, 8, True)),
         ("multiscale_roi_align", (maps, rois, None, [0.25, 0.125], 224.0, 4, 2, 2, 2, False)),
         ("multiscale_roi_align", (maps, rois, torch.tensor([0, 1, 1, 0]), [0.25, 0.125], 224.0, 4, 2, 3, 0, True)),
         (
@@ -98,6 +114,13 @@ def public_calls():
             lambda boxes, s: tuple(ops.multiclass_nms(boxes, s, score_threshold=0.1, iou_threshold=0.5, max_output=4)),
             (_boxes(2, 6, 1), torch.rand(2, 6, 3, generator=_generator())),
         ),
+        ("box_iou_rotated", ops.box_iou_rotated, (_rotated(5), _rotated(5).flip(0))),
+        ("nms_rotated", lambda boxes, s: ops.nms_rotated(boxes, s, 0.5), (_rotated(5), scores)),
+        (
+            "batched_nms_rotated",
+            lambda boxes, s, g: ops.batched_nms_rotated(boxes, s, g, 0.5, angle="rad"),
+            (_rotated(5), scores, groups),
+        ),
         ("soft_nms", lambda boxes, s, g: ops.soft_nms(boxes, s, idxs=g), (a, scores, groups)),
         (
             "soft_nms_padded",
@@ -109,6 +132,11 @@ def public_calls():
         ("mask_iou", lambda m, other, c: ops.mask_iou(m, other, crowd=c), (_masks(5, 6, 7), _masks(5, 6, 7), groups)),
         ("roi_align", lambda x, r: ops.roi_align(x, r, 2, 0.5), (x, rois)),
         ("roi_align of lists", lambda x, r: ops.roi_align(x, [r, r[:1]], 2, 0.5), (x, rois[:, 1:])),
+        (
+            "roi_align_rotated",
+            lambda x, r: ops.roi_align_rotated(x, r, (2, 3), 0.5),
+            (x, torch.cat([rois[:, :1], _rotated(4)], 1)),
+        ),
         (
             "multiscale_roi_align",
             lambda x, y, r: ops.multiscale_roi_align([x, y], r, 2, [0.5, 0.25]),

@@ -133,7 +133,9 @@ def test_angle_zero_is_box_iou(backend, seed):
     """Integer coordinates, so that edges coincide often; gradients too, which share ties."""
     g = backend.vary(seed)
     corners = random_boxes(g, 40, size=12.0).round()
-    corners = torch.cat([torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])], 1)
+    corners = torch.cat(
+        [torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])], 1
+    )
     corners[:, 2:] += (corners[:, 2:] == corners[:, :2]).double()
     grids = []
     for f in (ops.box_iou, ops.box_iou_rotated):

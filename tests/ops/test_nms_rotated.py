@@ -15,7 +15,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 def problems(draw):
     return {
         "seed": draw(seeds),
-        "n": draw(st.sampled_from([0, 1, 2, 31, 33, 64, 65, 150])),
+        "n": draw(st.sampled_from([0, 1, 2, 31, 33, 64, 65, 100])),
         "groups": draw(st.sampled_from([None, 1, 3, 40])),
         # Between the overlaps that round numbers give, where rounding would decide.
         "iou_threshold": draw(st.sampled_from([0.0123, 0.1234, 0.3456, 0.5678, 0.7891, 0.9987])),
@@ -97,7 +97,7 @@ def test_groups_equal_a_loop(backend, p):
 @given(seed=seeds, scale=st.sampled_from([1e-38, 1e-20, 1.0, 1e18, 1e36]))
 def test_any_scale(backend, seed, scale):
     g = backend.vary(seed)
-    boxes, scores = random_rotated_boxes(g, 60), torch.rand(60, generator=g)
+    boxes, scores = random_rotated_boxes(g, 33), torch.rand(33, generator=g)
     boxes[:, :4] *= scale
     boxes = boxes.float()
     keep = ops.nms_rotated(boxes.to(backend.device), scores.to(backend.device), 0.4321)
@@ -119,7 +119,7 @@ def test_angle_zero_is_nms(backend):
 
 def test_messages(backend):
     boxes, scores = torch.rand(3, 5, device=backend.device), torch.rand(3, device=backend.device)
-    with pytest.raises(ValueError, match=r"nms_rotated: boxes: expected shape \(N, 5\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"nms_rotated: boxes: expected shape \(..., N, 5\), got \(3, 4\)"):
         ops.nms_rotated(boxes[:, :4], scores, 0.5)
     with pytest.raises(ValueError, match="nms_rotated: angle: expected 'deg' or 'rad', got 'turns'"):
         ops.nms_rotated(boxes, scores, 0.5, angle="turns")
