@@ -91,7 +91,7 @@ def lay_out(t: Tensor, layout: str) -> Tensor:
 
 
 def random_rotated_boxes(g: torch.Generator, *shape: int, size: float = 16.0) -> Tensor:
-    """Rotated boxes in degrees, of all kinds: mostly ordinary, some degenerate, negative, equal, slivers or far away."""
+    """Rotated boxes in degrees of all kinds: mostly ordinary, some degenerate, negative, equal, thin or far away."""
     centre = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * size
     sides = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * size / 2 + size / 100
     angle = torch.rand(*shape, 1, generator=g, dtype=torch.float64) * 800 - 400

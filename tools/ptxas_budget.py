@@ -54,7 +54,7 @@ def short_name(demangled: str) -> str:
     plain = demangled.replace("(anonymous namespace)::", "").replace("fastvision::", "")
     parts = re.match(r"(?:void )?(\w+)(?:<(.*?)>)?\(", plain)
     assert parts, demangled
-    element = re.search(r"\b(float|double|Half|BFloat16)\b", parts[2] or "")
+    element = re.search(r"\b(RotatedBox<\w+>|float|double|Half|BFloat16)", parts[2] or "")
     return parts[1] + (f"<{element[1]}>" if element else "")
 
 
