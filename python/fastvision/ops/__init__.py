@@ -3,7 +3,9 @@
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from .device_errors import device_errors
+from .dice_loss import dice_loss
 from .grid_anchors import grid_anchors
 from .match_boxes import match_boxes
 from .multiclass_nms import multiclass_nms
@@ -24,17 +26,23 @@ from .rle import (
 from .roi_align import roi_align
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .sigmoid_focal_loss import sigmoid_focal_loss
+from .softmax_focal_loss import softmax_focal_loss
 
 __all__ = [
     "batched_nms",
     "box_convert",
     "box_iou",
     "complete_box_iou",
+    "complete_box_iou_loss",
     "decode_boxes",
     "device_errors",
+    "dice_loss",
     "distance_box_iou",
+    "distance_box_iou_loss",
     "encode_boxes",
     "generalized_box_iou",
+    "generalized_box_iou_loss",
     "grid_anchors",
     "match_boxes",
     "multiclass_nms",
@@ -54,4 +62,6 @@ __all__ = [
     "roi_align",
     "roi_pool",
     "sample_labels",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
 ]
