@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(DiceShape s, const Dic
 }
 
 template <bool kSoftmax, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     backward_kernel(DiceShape s, DiceInputs<T> in, DiceGrad<T> g, T* __restrict__ gradient) {
   using A = Accum<T>;
   for (int64_t item = blockIdx.x; item < work_items(s); item += gridDim.x) {

@@ -23,7 +23,7 @@ __device__ RowTarget row_target(const SigmoidFocalShape& s, const int64_t* label
 }
 
 template <bool kSquare, LossPass kPass, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     focal_kernel(SigmoidFocalShape s, SigmoidFocalInputs<T> in, SigmoidFocalOutputs<T> out, int64_t blocks,
                  DeviceErrors* errors) {
   using A = Accum<T>;
