@@ -87,5 +87,35 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   // items: boxes (..., N, 4), or masks as for mask_iou. kernel: 0 gaussian, 1 linear
   m.def("matrix_nms(Tensor items, Tensor scores, Tensor? groups, int kernel, float sigma) -> Tensor");
 
+  // Losses. reduction: 0 none, 1 mean, 2 sum; counted: what mean divides by; with_gradient: also of the reduced loss.
+  // targets: in the dtype of inputs, or int64 labels with one dimension less. alpha: -1 for none.
+  m.def(
+      "sigmoid_focal_loss(Tensor inputs, Tensor targets, Tensor? weight, float alpha, float gamma, int? ignore_index,"
+      " int reduction, bool with_gradient) -> (Tensor loss, Tensor counted, Tensor gradient)");
+  m.def(
+      "sigmoid_focal_loss_backward(Tensor grad, Tensor counted, Tensor inputs, Tensor targets, Tensor? weight,"
+      " float alpha, float gamma, int? ignore_index, int reduction) -> Tensor");
+  // states: three numbers per pixel for the backward pass, if with_gradient.
+  m.def(
+      "softmax_focal_loss(Tensor logits, Tensor labels, Tensor? weight, float alpha, float gamma, int ignore_index,"
+      " int reduction, bool with_gradient) -> (Tensor loss, Tensor counted, Tensor states)");
+  m.def(
+      "softmax_focal_loss_backward(Tensor grad, Tensor counted, Tensor states, Tensor logits, Tensor labels,"
+      " int ignore_index, int reduction) -> Tensor");
+  // kind: 1 generalized, 2 distance, 3 complete. with_gradient: also of the reduced loss, for boxes1 and boxes2.
+  m.def(
+      "box_iou_loss(Tensor boxes1, Tensor boxes2, int kind, float eps, int reduction, bool with_gradient1,"
+      " bool with_gradient2) -> (Tensor loss, Tensor gradient1, Tensor gradient2)");
+  m.def(
+      "box_iou_loss_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, int reduction,"
+      " bool with_gradient1, bool with_gradient2) -> (Tensor, Tensor)");
+  // losses: (N, C). sums: (2, N, C) for the backward pass; states: two numbers per pixel for that of the softmax.
+  m.def(
+      "dice_loss(Tensor logits, Tensor targets, bool softmax, float smooth, int? ignore_index)"
+      " -> (Tensor losses, Tensor sums, Tensor states)");
+  m.def(
+      "dice_loss_backward(Tensor grad, Tensor sums, Tensor states, Tensor logits, Tensor targets, bool softmax,"
+      " float smooth, int? ignore_index) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -92,7 +92,37 @@ def native_calls():
         ("match_boxes", (batch.detach(), batch.detach().flip(1), torch.rand(2, 4) > 0.5, 0.5, 0.5, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, True)),
+        *_native_losses(),
         ("device_errors", (torch.empty(0),)),
+    ]
+
+
+def _native_losses():
+    g = _generator()
+    logits = torch.randn(5, 3, generator=g).requires_grad_()
+    maps = torch.randn(2, 3, 4, 5, generator=g).requires_grad_()
+    last = torch.randn(2, 3, 4, 5, generator=g).to(memory_format=torch.channels_last).requires_grad_()
+    dense, map_labels = torch.rand(2, 3, 4, 5, generator=g), torch.randint(0, 3, (2, 4, 5), generator=g)
+    labels, weight, one = torch.tensor([0, 3, 2, -7, 1]), torch.rand(3, generator=g), torch.tensor(1.0)
+    pixels = torch.tensor([0, 2, 2, -7, 1])
+    plain, a, b = logits.detach(), _boxes(5).requires_grad_(), _boxes(5).flip(0).requires_grad_()
+    return [
+        ("sigmoid_focal_loss", (maps, dense, None, 0.25, 2.0, None, 0, False)),
+        ("sigmoid_focal_loss", (last, dense, None, -1.0, 0.5, None, 1, True)),
+        ("sigmoid_focal_loss", (logits, labels, weight, 0.25, 1.5, -7, 2, False)),
+        ("sigmoid_focal_loss_backward", (one, one, plain, labels, weight, 0.25, 1.5, -7, 1)),
+        ("sigmoid_focal_loss_backward", (dense, one, last.detach(), dense, None, 0.25, 2.0, None, 0)),
+        ("softmax_focal_loss", (logits, pixels, weight, 1.0, 2.0, -7, 1, True)),
+        ("softmax_focal_loss", (last, map_labels, None, 0.5, 0.5, -100, 0, True)),
+        ("softmax_focal_loss_backward", (one, one, torch.rand(3, 5, generator=g), plain, pixels, -7, 1)),
+        *[("box_iou_loss", (a, b, kind, 1e-7, kind - 1, kind > 1, kind > 2)) for kind in (1, 2, 3)],
+        ("box_iou_loss_backward", (one, a.detach(), b.detach(), 3, 1e-7, 2, True, False)),
+        ("dice_loss", (maps, dense, False, 1.0, None)),
+        ("dice_loss", (last, map_labels, True, 0.0, 1)),
+        (
+            "dice_loss_backward",
+            (dense[:, :, 0, 0], torch.rand(2, 2, 3), torch.rand(2, 40), last.detach(), map_labels, True, 1.0, None),
+        ),
     ]
 
 
@@ -148,6 +178,13 @@ def public_calls():
         ("match_boxes", lambda t, c: ops.match_boxes(t, c, 0.5, 0.3, allow_low_quality=True), (a, b)),
         ("paste_masks_in_image", lambda m, c: ops.paste_masks_in_image(m, c, (9, 8)), (torch.rand(5, 1, 4, 4), a)),
         ("grid_anchors", lambda x: x.sum() + ops.grid_anchors([(2, 3)], [8], [[8]], [[1.0]], device=x.device), (a,)),
+        ("sigmoid_focal_loss", ops.sigmoid_focal_loss, (a, b / 20)),
+        ("sigmoid_focal_loss of labels", lambda x, t: ops.sigmoid_focal_loss(x, t, reduction="mean"), (a, groups)),
+        ("softmax_focal_loss", ops.softmax_focal_loss, (a, groups)),
+        ("dice_loss", ops.dice_loss, (x, x.round())),
+        ("generalized_box_iou_loss", ops.generalized_box_iou_loss, (a, b)),
+        ("distance_box_iou_loss", lambda a, b: ops.distance_box_iou_loss(a, b, "sum"), (a, b)),
+        ("complete_box_iou_loss", lambda a, b: ops.complete_box_iou_loss(a, b, "mean"), (a, b)),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
     ]
 

@@ -3,8 +3,10 @@
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from .box_iou_rotated import box_iou_rotated
 from .device_errors import device_errors
+from .dice_loss import dice_loss
 from .grid_anchors import grid_anchors
 from .mask_iou import mask_iou
 from .match_boxes import match_boxes
@@ -29,7 +31,9 @@ from .roi_align import roi_align
 from .roi_align_rotated import roi_align_rotated
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .sigmoid_focal_loss import sigmoid_focal_loss
 from .soft_nms import soft_nms, soft_nms_padded
+from .softmax_focal_loss import softmax_focal_loss
 
 __all__ = [
     "batched_nms",
@@ -38,11 +42,15 @@ __all__ = [
     "box_iou",
     "box_iou_rotated",
     "complete_box_iou",
+    "complete_box_iou_loss",
     "decode_boxes",
     "device_errors",
+    "dice_loss",
     "distance_box_iou",
+    "distance_box_iou_loss",
     "encode_boxes",
     "generalized_box_iou",
+    "generalized_box_iou_loss",
     "grid_anchors",
     "mask_iou",
     "match_boxes",
@@ -66,6 +74,8 @@ __all__ = [
     "roi_align_rotated",
     "roi_pool",
     "sample_labels",
+    "sigmoid_focal_loss",
     "soft_nms",
     "soft_nms_padded",
+    "softmax_focal_loss",
 ]

@@ -43,7 +43,7 @@ def box_iou_rotated(
         slivers and for boxes that are equal, nested or share edges; touching boxes and separate ones give 0.
 
     Differentiable once in all five numbers of both sets, for each pair of finite boxes finite; where two edges coincide
-    the gradient is shared equally, as ``torch.maximum`` does. Deterministic. Memory: 32 bytes per box beside the result.
+    the gradient is shared equally, as ``torch.maximum`` does. Deterministic. Memory beside the result: 32 bytes a box.
 
     Raises:
         TypeError: Different dtypes.
