@@ -10,6 +10,10 @@ def test_registers_and_spills_are_within_the_budget(kernel):
     assert ptxas_budget.check(kernel) == []
 
 
+def test_table_in_the_documentation_is_up_to_date():
+    assert ptxas_budget.TABLE.read_text() == ptxas_budget.table()
+
+
 def test_tensor_core_wrappers_compile_without_spills():
     if ptxas_budget.nvcc() is None:
         pytest.skip("no nvcc")

@@ -1,7 +1,8 @@
 """Compiles every CUDA kernel with nvcc and compares what ptxas reports with ptxas_budget.json.
 
 python tools/ptxas_budget.py           fails where a kernel needs more registers than its budget, or spills
-python tools/ptxas_budget.py --write   sets the budgets to what was measured; read the difference before you commit it
+python tools/ptxas_budget.py --write   sets the budgets to what was measured, and docs/kernels/registers.md; read the
+                                       difference before you commit it
 
 A line of the budget is for all instantiations of a kernel with one element type, or kind of box, on compute capability
 8.0 and 9.0: {"registers": per thread, "spill_bytes": stores and loads, 0 if left out}. More registers mean fewer
@@ -23,6 +24,7 @@ from pathlib import Path
 from emulated import KERNELS, ROOT, includes
 
 BUDGET = Path(__file__).with_suffix(".json")
+TABLE = ROOT / "docs/kernels/registers.md"
 FLAGS = ["-std=c++20", "-O3", "-DNDEBUG", "-fmad=false", "--expt-relaxed-constexpr", "-Xptxas=-v"]  # as CMakeLists.txt
 FLAGS += [f"-I{KERNELS}"]
 FLAGS += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}" for architecture in (80, 90)]
@@ -32,6 +34,17 @@ ENTRY = re.compile(
     r" *(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads\n"
     r".*Used (?P<registers>\d+) registers(?:.*?(?P<shared>\d+) bytes smem)?"
 )
+
+INTRODUCTION = """# Registers and spills
+
+What ptxas may use for each kernel, the worst of its instantiations with one element type and of compute capability 8.0
+and 9.0. A multiprocessor has 65,536 registers; the fourth column is how many warps of 32 threads they are enough for,
+of 64 at most. Written by `python tools/ptxas_budget.py --write`; the tests compile every kernel and fail where one
+needs more. Spills are bytes stored and loaded once per thread, outside the innermost loops.
+
+| file | kernel | registers | warps | spilled bytes |
+|---|---|---|---|---|
+"""
 
 
 @dataclass
@@ -117,6 +130,16 @@ def check(kernel: Path) -> list[str]:
     return problems
 
 
+def table() -> str:
+    """The budgets as a page of the documentation."""
+    rows = []
+    for file, kernels in json.loads(BUDGET.read_text()).items():
+        for name, budget in kernels.items():
+            registers, spilled = budget["registers"], budget.get("spill_bytes", "")
+            rows.append(f"| {file} | {name} | {registers} | {min(64, 2048 // registers)} | {spilled} |")
+    return INTRODUCTION + "\n".join(rows) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
@@ -137,6 +160,7 @@ def main() -> int:
             for kernel, usages in measured.items()
         )
         BUDGET.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        TABLE.write_text(table())
     problems = [problem for kernel in kernels for problem in check(kernel)]
     print("\n".join(problems or ["all within the budget"]))
     return 1 if problems else 0
