@@ -1,9 +1,11 @@
-"""The Python examples of the documents run as they are."""
+"""The Python examples of the documents run as they are, and what they list is there."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+from fastvision import metrics, ops
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
@@ -24,3 +26,9 @@ def test_links_between_documents_lead_somewhere():
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path}: {target}"
+
+
+def test_readme_lists_every_op():
+    table = (ROOT / "README.md").read_text().split("| | ops |")[1].split("## More")[0]
+    functions = {name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))}
+    assert set(re.findall(r"`(\w+)`", table)) - set(metrics.__all__) == functions
