@@ -138,7 +138,7 @@ template <class T, class Isa>
 void softmax_focal_loss_backward(const SoftmaxFocalShape& s, const SoftmaxFocalInputs<T>& in,
                                  const SoftmaxFocalGrad<T>& g, T* gradient, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  const A scale = g.grad ? A(1) : gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted);
+  const A scale = g.grad_of_reduced ? gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted) : A(1);
   for_each_chunk(s, exec, [&](int64_t begin, int64_t end, int64_t, std::vector<unsigned char>& buffer) {
     for_each_run(s, begin, end, [&](int64_t pixel, int64_t n) {
       if (s.inner != 1)

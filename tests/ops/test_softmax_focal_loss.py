@@ -4,7 +4,7 @@ from fastvision import ops
 from fastvision.ops.softmax_focal_loss import softmax_focal_loss_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
+from support import ALL_DTYPES, LAYOUTS, assert_close, seeds
 from test_sigmoid_focal_loss import arrange, gammas, reductions, run
 from torch.nn import functional
 
