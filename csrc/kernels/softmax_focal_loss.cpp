@@ -75,7 +75,7 @@ LossSum forward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const
       if (labels[k] >= 0) factor.raw[k] = in.weight ? in.weight[labels[k]] : A(1);
     auto term = softmax_focal_term<kSquare>(own, others, factor * V(A(s.alpha)), s);
     const MaskOf<A, FV_ISA> ignored{labels < 0};
-    term.loss = select(ignored, zero, term.loss), term.slope = select(ignored, zero, term.slope);
+    for (V* v : {&term.loss, &term.slope, &term.largest, &term.inverse}) *v = select(ignored, zero, *v);
     if (out.losses) store_vector(out.losses + pixel + i, term.loss, count);
     if (out.states) {
       store_vector(out.states + pixel + i, term.slope, count);
