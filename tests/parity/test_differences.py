@@ -104,6 +104,41 @@ def test_boxes_of_two_dtypes_are_an_error(torchvision):
         ops.box_iou(a, b)
 
 
+# Losses
+
+
+def gradient(loss, x):
+    return torch.autograd.grad(loss.sum(), x)[0]
+
+
+def test_focal_loss_has_no_nan(torchvision):
+    theirs, ours = torchvision.ops.sigmoid_focal_loss, ops.sigmoid_focal_loss
+    x, targets = tensor([200.0, -200.0], requires_grad=True), tensor([1.0, 0])
+    assert gradient(theirs(x, targets, gamma=0.5), x).isnan().all()
+    assert gradient(ours(x, targets, gamma=0.5), x).tolist() == [0, 0]
+    x, targets = tensor([inf, -inf], requires_grad=True), tensor([0.0, 1])
+    assert gradient(theirs(x, targets), x).isnan().all()
+    assert gradient(ours(x, targets), x).tolist() == [0.75, -0.25]
+
+
+def test_reduced_losses(torchvision):
+    theirs, ours = torchvision.ops.sigmoid_focal_loss, ops.sigmoid_focal_loss
+    assert isnan(theirs(torch.zeros(0), torch.zeros(0), reduction="mean"))
+    assert ours(torch.zeros(0), torch.zeros(0), reduction="mean") == 0
+    x = torch.zeros(4).bfloat16()
+    assert theirs(x, x, reduction="sum").dtype == torch.bfloat16
+    assert ours(x, x, reduction="sum").dtype == torch.float32
+
+
+def test_box_losses_of_empty_boxes_are_finite(torchvision):
+    a, b = tensor([[1.0, 1, 1, 1]], requires_grad=True), tensor([[2.0, 2, 2, 2]])
+    assert gradient(torchvision.ops.complete_box_iou_loss(a, b), a).isnan().any()
+    assert gradient(ops.complete_box_iou_loss(a, b), a).isfinite().all()
+    inverted, square = tensor([[4.0, 0, 0, 4]]), tensor([[0.0, 0, 4, 4]])
+    assert torchvision.ops.generalized_box_iou_loss(inverted, square) == 2
+    assert ops.generalized_box_iou_loss(inverted, square) == 1
+
+
 # Detectors
 
 

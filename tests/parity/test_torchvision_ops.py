@@ -44,6 +44,18 @@ def two_sets(g):
     return boxes(g, *leading, size(g, 8)), boxes(g, *leading, size(g, 8))
 
 
+def matched_boxes(g):
+    n = size(g, 8)
+    return boxes(g, n), boxes(g, n), ("none", "mean", "sum")[size(g, 2)]
+
+
+def dense_targets(g):
+    logits = torch.randn(1 + size(g, 8), 1 + size(g, 4), generator=g, dtype=torch.float64)
+    targets = torch.rand(logits.shape, generator=g, dtype=torch.float64)
+    numbers = (0.25, 0.5, -1.0)[size(g, 2)], 1 + size(g, 4) / 2, ("none", "mean", "sum")[size(g, 2)]
+    return logits, targets, *numbers
+
+
 def conversion(g):
     formats = ("xyxy", "xywh", "cxcywh")
     return boxes(g, size(g, 8)), formats[size(g, 2)], formats[size(g, 2)]
@@ -70,11 +82,15 @@ PROBLEMS = {
     "box_convert": (conversion, (0,)),
     "box_iou": (two_sets, (0, 1)),
     "complete_box_iou": (two_sets, (0, 1)),
+    "complete_box_iou_loss": (matched_boxes, (0, 1)),
     "distance_box_iou": (two_sets, (0, 1)),
+    "distance_box_iou_loss": (matched_boxes, (0, 1)),
     "generalized_box_iou": (two_sets, (0, 1)),
+    "generalized_box_iou_loss": (matched_boxes, (0, 1)),
     "nms": (suppression, ()),
     "roi_align": (sampled_regions, (0,)),
     "roi_pool": (regions, (0,)),
+    "sigmoid_focal_loss": (dense_targets, (0,)),
 }
 
 

@@ -66,6 +66,12 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
     return ops.batched_nms(boxes, scores, groups, iou_threshold)
 
 
+def _sigmoid_focal_loss(
+    inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2, reduction: str = "none"
+) -> Tensor:
+    return ops.sigmoid_focal_loss(inputs, targets.to(inputs.dtype), alpha, gamma, reduction)
+
+
 def _multiscale_roi_align(
     x_filtered: list[Tensor],
     boxes: list[Tensor],
@@ -86,12 +92,16 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "batched_nms": _batched_nms,
     "box_iou": _pairwise(ops.box_iou),
     "complete_box_iou": _pairwise(ops.complete_box_iou),
+    "complete_box_iou_loss": _pairwise(ops.complete_box_iou_loss),
     "distance_box_iou": _pairwise(ops.distance_box_iou),
+    "distance_box_iou_loss": _pairwise(ops.distance_box_iou_loss),
     "generalized_box_iou": _pairwise(ops.generalized_box_iou),
+    "generalized_box_iou_loss": _pairwise(ops.generalized_box_iou_loss),
     "nms": ops.nms,
     "poolers._multiscale_roi_align": _multiscale_roi_align,
     "roi_align": ops.roi_align,
     "roi_pool": ops.roi_pool,
+    "sigmoid_focal_loss": _sigmoid_focal_loss,
 }
 
 _ROTATED = ("xywhr", "cxcywhr", "xyxyxyxy")
