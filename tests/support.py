@@ -77,12 +77,13 @@ LAYOUTS = ("contiguous", "strided", "shifted", "transposed")
 
 def lay_out(t: Tensor, layout: str) -> Tensor:
     """The same values in other memory: every second element, off alignment, or dimensions in another order."""
+    other = torch.nan if t.is_floating_point() else 1
     if layout == "strided":
-        wide = t.new_full((*t.shape[:-1], 2 * t.shape[-1]), torch.nan)
+        wide = t.new_full((*t.shape[:-1], 2 * t.shape[-1]), other)
         wide[..., ::2] = t
         return wide[..., ::2]
     if layout == "shifted":
-        flat = t.new_full((t.numel() + 1,), torch.nan)
+        flat = t.new_full((t.numel() + 1,), other)
         flat[1:] = t.flatten()
         return flat[1:].view(t.shape)
     if layout == "transposed" and t.dim() > 1:

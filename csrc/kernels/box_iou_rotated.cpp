@@ -51,7 +51,8 @@ void box_iou_rotated(const RotatedIouShape& s, const RotatedBox<T>* boxes1, cons
         const int64_t count = min_of(kPiece, end - begin);
         const RotatedArrays<T> a(boxes1 + begin, count), b(boxes2 + begin, count);
         for (int64_t i = 0; i < count; i += kLanes<T>)
-          store_vector(out + begin + i, iou_of<T>(ManyBoxes<T>{a, i}, ManyBoxes<T>{b, i}), min_of(kLanes<T>, count - i));
+          store_vector(out + begin + i, iou_of<T>(ManyBoxes<T>{a, i}, ManyBoxes<T>{b, i}),
+                       min_of(kLanes<T>, count - i));
       }
     });
     return;
@@ -100,11 +101,11 @@ void box_iou_rotated_backward(const RotatedIouShape& s, AngleUnit unit, const T*
   }
 }
 
-#define INSTANTIATE(T)                                                                                               \
-  template void prepare_rotated_boxes(int64_t, const T*, AngleUnit, RotatedBox<T>*, const CpuExec&);                 \
-  template void box_iou_rotated(const RotatedIouShape&, const RotatedBox<T>*, const RotatedBox<T>*, T*,              \
-                                const CpuExec&);                                                                     \
-  template void box_iou_rotated_backward(const RotatedIouShape&, AngleUnit, const T*, const RotatedBox<T>*,          \
+#define INSTANTIATE(T)                                                                                      \
+  template void prepare_rotated_boxes(int64_t, const T*, AngleUnit, RotatedBox<T>*, const CpuExec&);        \
+  template void box_iou_rotated(const RotatedIouShape&, const RotatedBox<T>*, const RotatedBox<T>*, T*,     \
+                                const CpuExec&);                                                            \
+  template void box_iou_rotated_backward(const RotatedIouShape&, AngleUnit, const T*, const RotatedBox<T>*, \
                                          const RotatedBox<T>*, T*, T*, const CpuExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

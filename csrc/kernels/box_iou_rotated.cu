@@ -1,6 +1,6 @@
 // Sines and cosines are worked out once per box by a kernel of its own. All pairs: each thread makes four neighbouring
-// outputs and stores them at once; boxes are read through the caches (32 bytes each in float32). Arithmetic is the limit
-// where boxes overlap, about 200 operations and 8 divisions per pair; far apart pairs end after ten operations.
+// outputs and stores them at once; boxes are read through the caches (32 bytes each in float32). Arithmetic is the
+// limit where boxes overlap, about 200 operations and 8 divisions per pair; far apart pairs end after ten operations.
 // Backward: a block owns 32 boxes of one set and adds over the other set in a fixed order, once per set.
 #include "box_iou_rotated.h"
 #include "cuda.cuh"
@@ -134,11 +134,11 @@ void box_iou_rotated_backward(const RotatedIouShape& s, AngleUnit unit, const T*
   own({s.cols, s.rows, 1, s.cols}, boxes2, boxes1, grad2);
 }
 
-#define INSTANTIATE(T)                                                                                                 \
-  template void prepare_rotated_boxes(int64_t, const T*, AngleUnit, RotatedBox<T>*, const CudaExec&);                  \
-  template void box_iou_rotated(const RotatedIouShape&, const RotatedBox<T>*, const RotatedBox<T>*, T*,                \
-                                const CudaExec&);                                                                      \
-  template void box_iou_rotated_backward(const RotatedIouShape&, AngleUnit, const T*, const RotatedBox<T>*,            \
+#define INSTANTIATE(T)                                                                                      \
+  template void prepare_rotated_boxes(int64_t, const T*, AngleUnit, RotatedBox<T>*, const CudaExec&);       \
+  template void box_iou_rotated(const RotatedIouShape&, const RotatedBox<T>*, const RotatedBox<T>*, T*,     \
+                                const CudaExec&);                                                           \
+  template void box_iou_rotated_backward(const RotatedIouShape&, AngleUnit, const T*, const RotatedBox<T>*, \
                                          const RotatedBox<T>*, T*, T*, const CudaExec&);
 FV_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -1,6 +1,8 @@
 // Vocabulary shared by every kernel. Nothing under csrc/kernels/ includes torch, Python or NumPy.
 #pragma once
 
+#include <math.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -167,8 +169,8 @@ FV_HD A max_of(A a, A b) {
 FV_HD float select(bool m, float yes, float no) { return m ? yes : no; }
 FV_HD double select(bool m, double yes, double no) { return m ? yes : no; }
 FV_HD bool both(bool a, bool b) { return a && b; }
-FV_HD float abs_of(float a) { return a < 0 ? -a : a; }
-FV_HD double abs_of(double a) { return a < 0 ? -a : a; }
+FV_HD float abs_of(float a) { return fabsf(a); }
+FV_HD double abs_of(double a) { return fabs(a); }
 
 // a * b + c, rounded once where the machine can. Everywhere else the compilers are told not to fuse, so that
 // comparisons (which box overlaps more) come out the same on every backend.

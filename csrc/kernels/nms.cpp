@@ -147,8 +147,7 @@ void nms_row(const NmsShape& s, const NmsArguments<B>& row, const Cpu<Isa>& exec
     for (int64_t k = first; k < last; ++k) {
       const uint32_t begin = grouping.offsets[k], end = grouping.offsets[k + 1];
       group.reset(end - begin);
-      for (uint32_t p = begin; p < end; ++p)
-        group.set(p - begin, row.boxes[by_rank[grouping.members[p]].index]);
+      for (uint32_t p = begin; p < end; ++p) group.set(p - begin, row.boxes[by_rank[grouping.members[p]].index]);
       resolve(group, threshold, s.max_output, kept, exec);
       for (const uint32_t p : kept) alive[grouping.members[begin + p]] = 1;
     }

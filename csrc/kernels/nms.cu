@@ -153,9 +153,8 @@ __global__ void __launch_bounds__(kWide<B>)
 
 // The candidates behind that tile against what it kept.
 template <class B>
-__global__ void __launch_bounds__(kNarrow)
-    suppress_kernel(NmsShape s, NmsArguments<B> a, NmsOrder<B> order, int64_t tile, int64_t stretches,
-                    Scalar<B> threshold) {
+__global__ void __launch_bounds__(kNarrow) suppress_kernel(NmsShape s, NmsArguments<B> a, NmsOrder<B> order,
+                                                           int64_t tile, int64_t stretches, Scalar<B> threshold) {
   FV_SHARED(staged, B[kNarrow]);
   const int64_t row = blockIdx.x / stretches, base = row * s.boxes;
   const int64_t rank = tile + kWide<B> + blockIdx.x % stretches * kNarrow + threadIdx.x;

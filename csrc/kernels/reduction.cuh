@@ -6,9 +6,6 @@
 
 namespace fastvision {
 
-// As many partial sums as this suffice to fill any device; the last step reads them with one block.
-constexpr int64_t kMaxPartials = 2048;
-
 // The sum over all threads of a block of kThreads, for thread 0. Called by the whole block.
 template <class V>
 __device__ V block_sum(V value) {

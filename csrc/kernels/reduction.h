@@ -15,6 +15,8 @@ enum class LossPass : int { loss, gradient, both };
 struct LossSum {
   double loss, counted;
 };
+// As many partial sums as this suffice to fill any device; the last step of a CUDA twin reads them with one block.
+constexpr int64_t kMaxPartials = 2048;
 FV_HD LossSum operator+(LossSum a, LossSum b) { return {a.loss + b.loss, a.counted + b.counted}; }
 
 // The mean of nothing is 0.

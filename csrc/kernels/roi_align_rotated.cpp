@@ -266,7 +266,7 @@ void roi_align_rotated_backward(const RotatedRoiAlignShape& s, const T* grad, co
   });
 }
 
-#define INSTANTIATE(T)                                                                                        \
+#define INSTANTIATE(T)                                                                                         \
   template void roi_align_rotated(const RotatedRoiAlignShape&, const T*, const Accum<T>*, T*, const CpuExec&); \
   template void roi_align_rotated_backward(const RotatedRoiAlignShape&, const T*, const Accum<T>*, T*, const CpuExec&);
 FV_ALL_FLOATS(INSTANTIATE)

@@ -43,8 +43,8 @@ FV_HD Direction direction_of(double angle, AngleUnit unit) {
   // Taylor series; |r| <= pi / 4, so that the terms left out are below 1e-17.
   const double z = r * r;
   double s = 1.0 / 355687428096000, c = -1.0 / 6402373705728000;
-  for (const double k : {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120,
-                         -1.0 / 6, 1.0})
+  for (const double k :
+       {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0})
     s = s * z + k;
   for (const double k : {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320,
                          -1.0 / 720, 1.0 / 24, -0.5, 1.0})

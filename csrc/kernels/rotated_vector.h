@@ -77,7 +77,10 @@ FV_HD RotatedPair<Vec<T>, T> pair_of(const Frames& frames, const Boxes& boxes) {
     const Placement<T> p = place(frames.lane(i), boxes.lane(i));
     x[i] = p.x, y[i] = p.y, cos[i] = p.cos, sin[i] = p.sin;
   }
-  return {frames.w(), frames.h(), boxes.w(), boxes.h(),
+  return {frames.w(),
+          frames.h(),
+          boxes.w(),
+          boxes.h(),
           {Vec<T>::load(x), Vec<T>::load(y), Vec<T>::load(cos), Vec<T>::load(sin)}};
 }
 

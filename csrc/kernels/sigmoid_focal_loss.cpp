@@ -75,7 +75,8 @@ void run(const SigmoidFocalShape& s, const SigmoidFocalInputs<T>& in, const Sigm
          const Cpu<Isa>& exec) {
   using A = Accum<T>;
   A scale(1);
-  if (kPass == LossPass::gradient && !in.grad) scale = gradient_scale(s.reduction, *in.grad_of_reduced, *in.counted);
+  if (kPass == LossPass::gradient && in.grad_of_reduced)
+    scale = gradient_scale(s.reduction, *in.grad_of_reduced, *in.counted);
   if (kPass == LossPass::both) scale = gradient_scale(s.reduction, A(1), A(s.total));
   exec(focal_chunks(s.total), 4, [&](int64_t first, int64_t last) {
     for (int64_t c = first; c < last; ++c) {

@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(kThreads, 2)
                  DeviceErrors* errors) {
   using A = Accum<T>;
   A scale(1);
-  if (kPass == LossPass::gradient && !in.grad) scale = gradient_scale(s.reduction, *in.grad_of_reduced, *in.counted);
+  if (kPass == LossPass::gradient && in.grad_of_reduced)
+    scale = gradient_scale(s.reduction, *in.grad_of_reduced, *in.counted);
   if (kPass == LossPass::both) scale = gradient_scale(s.reduction, A(1), A(s.total));
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     LossSum sum{};

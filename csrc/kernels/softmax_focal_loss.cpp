@@ -75,7 +75,7 @@ LossSum forward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const
       if (labels[k] >= 0) factor.raw[k] = in.weight ? in.weight[labels[k]] : A(1);
     auto term = softmax_focal_term<kSquare>(own, others, factor * V(A(s.alpha)), s);
     const MaskOf<A, FV_ISA> ignored{labels < 0};
-    term.loss = select(ignored, zero, term.loss), term.slope = select(ignored, zero, term.slope);
+    for (V* v : {&term.loss, &term.slope, &term.largest, &term.inverse}) *v = select(ignored, zero, *v);
     if (out.losses) store_vector(out.losses + pixel + i, term.loss, count);
     if (out.states) {
       store_vector(out.states + pixel + i, term.slope, count);
@@ -138,7 +138,7 @@ template <class T, class Isa>
 void softmax_focal_loss_backward(const SoftmaxFocalShape& s, const SoftmaxFocalInputs<T>& in,
                                  const SoftmaxFocalGrad<T>& g, T* gradient, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  const A scale = g.grad ? A(1) : gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted);
+  const A scale = g.grad_of_reduced ? gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted) : A(1);
   for_each_chunk(s, exec, [&](int64_t begin, int64_t end, int64_t, std::vector<unsigned char>& buffer) {
     for_each_run(s, begin, end, [&](int64_t pixel, int64_t n) {
       if (s.inner != 1)

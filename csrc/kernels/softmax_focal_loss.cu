@@ -15,6 +15,7 @@ __global__ void __launch_bounds__(kThreads)
                    DeviceErrors* errors) {
   using A = Accum<T>;
   constexpr int kPixels = kThreads / kShare;
+  static_assert(kPixels >= kSoftmaxBlock);
   const int lane = threadIdx.x % kShare;
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
     LossSum sum{};
@@ -66,7 +67,7 @@ template <int kShare, class T>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(SoftmaxFocalShape s, SoftmaxFocalInputs<T> in, SoftmaxFocalGrad<T> g, T* __restrict__ gradient) {
   using A = Accum<T>;
-  const A scale = g.grad ? A(1) : gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted);
+  const A scale = g.grad_of_reduced ? gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted) : A(1);
   constexpr int64_t kPixels = kThreads / kShare;
   for (int64_t tile = blockIdx.x; tile * kPixels < s.pixels; tile += gridDim.x) {
     const int64_t pixel = tile * kPixels + threadIdx.x / kShare;

@@ -56,7 +56,7 @@ struct SoftmaxFocalOutputs {
   Accum<T>* loss;
   Accum<T>* counted;
   Accum<T>* states;   // (kSoftmaxStates, pixels), or null
-  LossSum* partials;  // scratch: softmax_focal_chunks(shape) of them
+  LossSum* partials;  // scratch: softmax_focal_partials(pixels) of them
 };
 template <class T>
 struct SoftmaxFocalGrad {
@@ -69,6 +69,12 @@ struct SoftmaxFocalGrad {
 // Pixels in a chunk of the CPU twin.
 constexpr int64_t kSoftmaxChunk = 256;
 FV_HD int64_t softmax_focal_chunks(int64_t pixels) { return ceil_div(pixels, kSoftmaxChunk); }
+// Pixels that a block of the CUDA twin takes at a time, at least.
+constexpr int64_t kSoftmaxBlock = 8;
+// Partial sums that either twin has room for.
+FV_HD int64_t softmax_focal_partials(int64_t pixels) {
+  return max_of(softmax_focal_chunks(pixels), min_of(ceil_div(pixels, kSoftmaxBlock), kMaxPartials));
+}
 
 // Twins.
 template <class T, class Isa>

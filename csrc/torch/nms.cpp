@@ -112,8 +112,8 @@ Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, const std::optiona
                    bool degrees, bool clockwise, std::optional<int64_t> max_output) {
   const Check check{"nms_rotated"};
   check.shape(boxes.dim() == 2, "boxes", boxes, "(N, 5)");
-  NmsShape s = checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, -INFINITY,
-                             max_output.value_or(0), 5);
+  NmsShape s =
+      checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, -INFINITY, max_output.value_or(0), 5);
   s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
   const AngleUnit unit{degrees, clockwise};
   if (boxes.scalar_type() == ScalarType::Double)

@@ -105,7 +105,8 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   // items: boxes (..., N, 4), or masks as for mask_iou. kernel: 0 gaussian, 1 linear
   m.def("matrix_nms(Tensor items, Tensor scores, Tensor? groups, int kernel, float sigma) -> Tensor");
 
-  // Losses. reduction: 0 none, 1 mean, 2 sum; counted: what mean divides by; with_gradient: also of the reduced loss.
+  // Losses. reduction: 0 none, 1 mean, 2 sum; counted: what mean divides by, empty
+  // without a reduction; with_gradient: also of the reduced loss.
   // targets: in the dtype of inputs, or int64 labels with one dimension less. alpha: -1 for none.
   m.def(
       "sigmoid_focal_loss(Tensor inputs, Tensor targets, Tensor? weight, float alpha, float gamma, int? ignore_index,"

@@ -76,7 +76,7 @@ std::tuple<Tensor, Tensor, Tensor> sigmoid_focal_loss(const Tensor& inputs, cons
   const ScalarType accumulated = accumulated_type(inputs);
   const Tensor loss = reduces ? check.empty(inputs, {}, accumulated)
                               : check.empty(inputs, p.inputs.sizes().vec(), inputs.scalar_type(), p.format);
-  const Tensor counted = check.empty(inputs, {}, accumulated);
+  const Tensor counted = check.empty(inputs, reduces ? Sizes{} : Sizes{0}, accumulated);
   const Tensor gradient = with_gradient ? check.empty(inputs, p.inputs.sizes().vec(), inputs.scalar_type(), p.format)
                                         : check.empty(inputs, {0});
   const Tensor partials = partial_sums(check, inputs, reduces ? focal_chunks(p.shape.total) : 0);

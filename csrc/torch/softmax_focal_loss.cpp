@@ -48,9 +48,9 @@ std::tuple<Tensor, Tensor, Tensor> softmax_focal_loss(const Tensor& logits, cons
   const Backend backend(logits);
   const ScalarType accumulated = accumulated_type(logits);
   const Tensor loss = reduces ? check.empty(logits, {}, accumulated) : check.empty(logits, labels.sizes().vec());
-  const Tensor counted = check.empty(logits, {}, accumulated);
+  const Tensor counted = check.empty(logits, reduces ? Sizes{} : Sizes{0}, accumulated);
   const Tensor states = check.empty(logits, {kSoftmaxStates, with_gradient ? p.shape.pixels : 0}, accumulated);
-  const Tensor partials = partial_sums(check, logits, softmax_focal_chunks(reduces ? p.shape.pixels : 0));
+  const Tensor partials = partial_sums(check, logits, softmax_focal_partials(reduces ? p.shape.pixels : 0));
   const std::optional<Tensor> w = dense(weight);
   dispatch_all_floats(logits, [&](auto t) {
     using T = decltype(t);

@@ -50,16 +50,13 @@ void measure(const char* name) {
   const double exp_error = worst<A>([](auto x, auto) { return exp_negative(x); },
                                     [](A x, A) { return exp_negative(x); }, [](A x, A) { return expl(x); },
                                     [&](auto& r, A* x, A*) { *x = uniform(r, r() % 2 ? lowest : -2, 0); }, &checksum);
-  const double log_error =
-      worst<A>([](auto x, auto) { return log_of(x); }, [](A x, A) { return log_of(x); },
-               [](A x, A) { return logl(x); },
-               [&](auto& r, A* x, A*) { *x = r() % 2 ? uniform(r, 0.5, 2) : A(exp(double(uniform(r, -80, 80)))); },
-               &checksum);
-  const double log1p_error =
-      worst<A>([](auto x, auto) { return log1p_unit(x); }, [](A x, A) { return log1p_unit(x); },
-               [](A x, A) { return log1pl(x); },
-               [&](auto& r, A* x, A*) { *x = r() % 2 ? uniform(r, 0, 1) : A(exp(double(uniform(r, -80, 0)))); },
-               &checksum);
+  const double log_error = worst<A>(
+      [](auto x, auto) { return log_of(x); }, [](A x, A) { return log_of(x); }, [](A x, A) { return logl(x); },
+      [&](auto& r, A* x, A*) { *x = r() % 2 ? uniform(r, 0.5, 2) : A(exp(double(uniform(r, -80, 80)))); }, &checksum);
+  const double log1p_error = worst<A>(
+      [](auto x, auto) { return log1p_unit(x); }, [](A x, A) { return log1p_unit(x); },
+      [](A x, A) { return log1pl(x); },
+      [&](auto& r, A* x, A*) { *x = r() % 2 ? uniform(r, 0, 1) : A(exp(double(uniform(r, -80, 0)))); }, &checksum);
   const double angle_error = worst<A>([](auto x, auto y) { return angle_of(y, x); },
                                       [](A x, A y) { return angle_of(y, x); }, [](A x, A y) { return atan2l(y, x); },
                                       [&](auto& r, A* x, A* y) {

@@ -193,11 +193,3 @@ def test_autocast_promotes(backend):
     with torch.autocast(backend.device, torch.bfloat16):
         assert torch.equal(ops.sigmoid_focal_loss(x, t), ops.sigmoid_focal_loss(x.float(), t))
         assert ops.sigmoid_focal_loss(x, t.bfloat16()).dtype == torch.bfloat16
-
-
-def test_vmap_over_the_gradient(backend):
-    g = backend.vary(0)
-    x, t = torch.randn(4, 6, generator=g).to(backend.device), torch.rand(4, 6, generator=g).to(backend.device)
-    per_sample = torch.func.vmap(torch.func.grad(lambda x, t: ops.sigmoid_focal_loss(x, t, reduction="mean")))
-    expected = [run(ops.sigmoid_focal_loss, a, b, reduction="mean") for a, b in zip(x, t)]
-    assert_close(per_sample(x, t), torch.stack([d / g for _, d, g in expected]))

@@ -79,6 +79,12 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
     return ops.batched_nms(boxes, scores, groups, iou_threshold)
 
 
+def _sigmoid_focal_loss(
+    inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2, reduction: str = "none"
+) -> Tensor:
+    return ops.sigmoid_focal_loss(inputs, targets.to(inputs.dtype), alpha, gamma, reduction)
+
+
 def _multiscale_roi_align(
     x_filtered: list[Tensor],
     boxes: list[Tensor],
@@ -114,7 +120,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "remove_small_boxes": ops.remove_small_boxes,
     "roi_align": ops.roi_align,
     "roi_pool": ops.roi_pool,
-    "sigmoid_focal_loss": ops.sigmoid_focal_loss,
+    "sigmoid_focal_loss": _sigmoid_focal_loss,
 }
 
 _ROTATED = ("xywhr", "cxcywhr", "xyxyxyxy")

@@ -139,7 +139,8 @@ def box_iou_rotated_reference(
 def _axes(angles: Tensor, unit: AngleUnit, clockwise: bool) -> Tensor:
     """Directions of width and height, ``(..., 2, 2)``."""
     turn = angles * (math.pi / 180 if unit == "deg" else 1.0) * (1 if clockwise else -1)
-    return torch.stack([turn.cos(), turn.sin(), -turn.sin(), turn.cos()], -1).unflatten(-1, (2, 2))
+    width, height = torch.stack([turn.cos(), turn.sin()], -1), torch.stack([-turn.sin(), turn.cos()], -1)
+    return torch.stack([width, height], -2)
 
 
 def _clip(polygon: Tensor, normal: Tensor, limit: Tensor) -> Tensor:

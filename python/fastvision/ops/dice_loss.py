@@ -116,9 +116,9 @@ def dice_loss_reference(
     logits: Tensor, targets: Tensor, activation: str = "sigmoid", smooth: float = 1.0, kept: Tensor | None = None
 ) -> Tensor:
     """The definition of :func:`dice_loss` for dense targets and ``reduction="none"`` in plain PyTorch."""
-    p = (logits.sigmoid() if activation == "sigmoid" else logits.softmax(1)).flatten(2)
-    t = targets.flatten(2)
+    p, t = logits.sigmoid() if activation == "sigmoid" else logits.softmax(1), targets
     if kept is not None:
-        p, t = (torch.where(kept.flatten(2), v, 0) for v in (p, t))
+        p, t = (torch.where(kept, v, 0) for v in (p, t))
+    p, t = (v[..., None].flatten(2) for v in (p, t))
     numerator, denominator = 2 * (p * t).sum(-1) + smooth, p.sum(-1) + t.sum(-1) + smooth
     return torch.where(denominator > 0, 1 - numerator / torch.where(denominator > 0, denominator, 1), 0)
