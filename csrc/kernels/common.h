@@ -152,6 +152,16 @@ FV_HD A max_of(A a, A b) {
   return a < b ? b : a;
 }
 
+// For formulas that are written once, for scalars here and for vectors in simd.h.
+FV_HD float select(bool m, float yes, float no) { return m ? yes : no; }
+FV_HD double select(bool m, double yes, double no) { return m ? yes : no; }
+FV_HD float abs_of(float a) { return __builtin_fabsf(a); }
+FV_HD double abs_of(double a) { return __builtin_fabs(a); }
+FV_HD float sqrt_of(float a) { return __builtin_sqrtf(a); }
+FV_HD double sqrt_of(double a) { return __builtin_sqrt(a); }
+FV_HD float power_of(float a, double exponent) { return __builtin_powf(a, float(exponent)); }
+FV_HD double power_of(double a, double exponent) { return __builtin_pow(a, exponent); }
+
 // a * b + c, rounded once where the machine can. Everywhere else the compilers are told not to fuse, so that
 // comparisons (which box overlaps more) come out the same on every backend.
 FV_HD float multiply_add(float a, float b, float c) {

@@ -57,5 +57,9 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, int padding, bool packed)"
       " -> Tensor");
 
+  // Sums of each plane (..., H, W), in float32 at least. penalty: 0 |d|, 1 d^2, 2 (dx^2 + dy^2)^(1/2), 3 ^(beta/2).
+  m.def("total_variation(Tensor x, int penalty, float beta) -> Tensor");
+  m.def("total_variation_backward(Tensor grad, Tensor x, int penalty, float beta) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -65,6 +65,8 @@ def native_calls():
         ("match_boxes", (batch.detach(), batch.detach().flip(1), torch.rand(2, 4) > 0.5, 0.5, 0.5, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, True)),
+        *[("total_variation", (image, penalty, 1.5)) for image in (x, last) for penalty in range(4)],
+        *[("total_variation_backward", (out.detach()[:2, :, 0, 0], x, penalty, 1.5)) for penalty in range(4)],
         ("device_errors", (torch.empty(0),)),
     ]
 
@@ -100,6 +102,12 @@ def public_calls():
         ("match_boxes", lambda t, c: ops.match_boxes(t, c, 0.5, 0.3, allow_low_quality=True), (a, b)),
         ("paste_masks_in_image", lambda m, c: ops.paste_masks_in_image(m, c, (9, 8)), (torch.rand(5, 1, 4, 4), a)),
         ("grid_anchors", lambda x: x.sum() + ops.grid_anchors([(2, 3)], [8], [[8]], [[1.0]], device=x.device), (a,)),
+        ("total_variation", ops.total_variation, (x,)),
+        (
+            "total_variation isotropic",
+            lambda x: ops.total_variation(x, isotropic=True, beta=1.5, reduction="mean"),
+            (x,),
+        ),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
     ]
 

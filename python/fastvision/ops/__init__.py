@@ -24,6 +24,7 @@ from .rle import (
 from .roi_align import roi_align
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .total_variation import total_variation
 
 __all__ = [
     "batched_nms",
@@ -54,4 +55,5 @@ __all__ = [
     "roi_align",
     "roi_pool",
     "sample_labels",
+    "total_variation",
 ]
