@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from fastvision import ops
 from torch import Tensor
+from torch.nn import functional as F
 
 Row = tuple[str, Callable[[], Any], Callable[[], Any]]
 
@@ -38,7 +39,27 @@ def total_variation() -> Iterator[Row]:
         )
 
 
-GROUPS = [total_variation]
+def max_unpool2d() -> Iterator[Row]:
+    """SegNet's last decoder step."""
+    for name, format in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last)):
+        full = torch.rand(4, 64, 360, 480).to(memory_format=format)
+        x, index = F.max_pool2d(full, 2, return_indices=True)
+        taps = ops.max_pool2d(full, 2, return_indices=True, compact_indices=True)[1]
+        label = f"4x64x180x240 -> 360x480 {name}"
+        yield f"max_pool2d {label}", lambda f=full: ops.max_pool2d(f, 2), lambda f=full: F.max_pool2d(f, 2)
+        theirs = lambda x=x, i=index: F.max_unpool2d(x, i, 2)  # noqa: E731
+        yield f"max_unpool2d {label}, int64", lambda x=x, i=index: ops.max_unpool2d(x, i, 2), theirs
+        yield f"max_unpool2d {label}, uint8", lambda x=x, i=taps: ops.max_unpool2d(x, i, 2), theirs
+        grad, x = torch.rand_like(full), x.clone().requires_grad_()
+        ours, theirs, compact = (
+            f(x, i, 2) for f, i in ((ops.max_unpool2d, index), (F.max_unpool2d, index), (ops.max_unpool2d, taps))
+        )
+        backward = [lambda o=o, x=x, g=grad: torch.autograd.grad(o, x, g, True) for o in (ours, theirs, compact)]
+        yield f"max_unpool2d {label}, int64 gradient", backward[0], backward[1]
+        yield f"max_unpool2d {label}, uint8 gradient", backward[2], backward[1]
+
+
+GROUPS = [total_variation, max_unpool2d]
 
 
 def agree(ours: Any, theirs: Any) -> None:

@@ -123,7 +123,7 @@ using CpuExec = Cpu<FV_ISA>;
 
 // What a CUDA kernel noticed about index-like values (an image index out of range): it may not stop the host, so the
 // bad row yields zeros and is counted here. fastvision.ops.device_errors() reads and clears it.
-enum class OpId : int64_t { none, roi_align, multiscale_roi_align, roi_pool };
+enum class OpId : int64_t { none, roi_align, multiscale_roi_align, roi_pool, max_unpool2d };
 struct DeviceErrors {
   unsigned long long count;
   int64_t op, row;  // of the first one

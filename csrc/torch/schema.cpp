@@ -61,5 +61,14 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("total_variation(Tensor x, int penalty, float beta) -> Tensor");
   m.def("total_variation_backward(Tensor grad, Tensor x, int penalty, float beta) -> Tensor");
 
+  // window: kernel, stride, padding and dilation, two numbers each. Indices are int64 positions y * width + x or, if
+  // compact, uint8 numbers of taps within a window.
+  m.def("max_pool2d(Tensor input, int[] window, bool ceil_mode, bool compact) -> (Tensor output, Tensor indices)");
+  m.def(
+      "max_pool2d_backward(Tensor grad, Tensor indices, int[] window, SymInt h, SymInt w, bool channels_last)"
+      " -> Tensor");
+  m.def("max_unpool2d(Tensor input, Tensor indices, int[] window, SymInt out_h, SymInt out_w) -> Tensor");
+  m.def("max_unpool2d_backward(Tensor grad, Tensor indices, int[] window, bool channels_last) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

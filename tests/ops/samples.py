@@ -34,6 +34,7 @@ def native_calls():
     weights = [10.0, 10.0, 5.0, 5.0]
     out = torch.rand(4, 3, 2, 3, generator=_generator()).requires_grad_()
     argmax = torch.randint(-1, 72, (4, 3, 2, 3), generator=_generator(), dtype=torch.int32)
+    places = torch.randint(0, 18 * 16, x.shape, generator=_generator())
     pair = torch.rand(5, 5, generator=_generator())
     plain_a, plain_b = a.detach(), b.detach()
     return [
@@ -67,6 +68,12 @@ def native_calls():
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, True)),
         *[("total_variation", (image, penalty, 1.5)) for image in (x, last) for penalty in range(4)],
         *[("total_variation_backward", (out.detach()[:2, :, 0, 0], x, penalty, 1.5)) for penalty in range(4)],
+        ("max_pool2d", (x, [2, 3, 2, 1, 1, 1, 1, 2], True, True)),
+        ("max_pool2d", (last, [3, 2, 2, 2, 0, 0, 1, 1], False, False)),
+        ("max_pool2d_backward", (x, places.byte() % 4, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16, True)),
+        ("max_unpool2d", (x, places, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16)),
+        ("max_unpool2d", (x, places.byte() % 4, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16)),
+        ("max_unpool2d_backward", (_features(2, 3, 18, 16).requires_grad_(), places, [2, 2, 2, 2, 0, 0, 1, 1], True)),
         ("device_errors", (torch.empty(0),)),
     ]
 
@@ -108,6 +115,8 @@ def public_calls():
             lambda x: ops.total_variation(x, isotropic=True, beta=1.5, reduction="mean"),
             (x,),
         ),
+        ("max_pool2d", lambda x: ops.max_pool2d(x, 2, return_indices=True), (x,)),
+        ("max_unpool2d", lambda x, i: ops.max_unpool2d(x, i, 2), (x, torch.arange(72).expand(2, 3, 72).view(x.shape))),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
     ]
 

@@ -6,6 +6,8 @@ from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_bo
 from .device_errors import device_errors
 from .grid_anchors import grid_anchors
 from .match_boxes import match_boxes
+from .max_pool2d import max_pool2d
+from .max_unpool2d import max_unpool2d
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
@@ -38,6 +40,8 @@ __all__ = [
     "generalized_box_iou",
     "grid_anchors",
     "match_boxes",
+    "max_pool2d",
+    "max_unpool2d",
     "multiclass_nms",
     "multiscale_roi_align",
     "nms",

@@ -7,7 +7,7 @@ import torch
 from .. import _lib
 
 _op = _lib.Op("device_errors")
-_OPS = ("", "roi_align", "multiscale_roi_align", "roi_pool")  # OpId in csrc/kernels/common.h
+_OPS = ("", "roi_align", "multiscale_roi_align", "roi_pool", "max_unpool2d")  # OpId in csrc/kernels/common.h
 
 
 class DeviceErrors(NamedTuple):
