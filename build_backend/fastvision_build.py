@@ -21,7 +21,7 @@ def find_torch(*extra_folders: str) -> Path | None:
 if __name__ == "__main__":
     found = find_torch(*sys.argv[1:])
     if found is None:
-        sys.exit("fastvision: no torch headers found; pip install 'torch>=2.10' first")
+        sys.exit("fastvision: no torch headers found; pip install 'torch>=2.11' first")
     print(found)
 else:
     from scikit_build_core.build import *  # noqa: F403
@@ -30,7 +30,7 @@ else:
     from scikit_build_core.build import get_requires_for_build_wheel as _wheel_requires
 
     def _torch_requirement() -> list[str]:
-        return [] if find_torch() else ["torch>=2.10"]
+        return [] if find_torch() else ["torch>=2.11"]
 
     def get_requires_for_build_wheel(config_settings=None):
         return _wheel_requires(config_settings) + _torch_requirement()

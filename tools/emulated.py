@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,27 @@ def build(variant: str = "plain", target: str = "_emulated") -> Path:
             if done.returncode:
                 raise RuntimeError(f"building {target} ({variant}) failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     return folder / (f"{target}.so" if target == "_emulated" else target)
+
+
+def build_cpu(variant: str) -> Path:
+    """Builds the package's own libraries with sanitizers; returns a folder with a package that uses them."""
+    folder = ROOT / "build" / f"cpu-{variant}"
+    site = folder / "site"
+    configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DFASTVISION_SANITIZE={variant}"]
+    pybind11 = subprocess.check_output([sys.executable, "-m", "pybind11", "--cmakedir"], text=True).strip()
+    configure += ["-DFASTVISION_CUDA=OFF", f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11}"]
+    shutil.rmtree(site, ignore_errors=True)
+    for command in (
+        configure,
+        ["cmake", "--build", str(folder)],
+        ["cmake", "--install", str(folder), "--prefix", site],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"building with {variant} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "python/fastvision", site / "fastvision", ignore=ignored, dirs_exist_ok=True)
+    return site
 
 
 def compiler(variant: str) -> str:

@@ -2,6 +2,7 @@
 // of each ground truth is a maximum over tasks, so it does not depend on their order.
 #include "match_boxes.h"
 
+#include <limits>
 #include <mutex>
 #include <vector>
 
@@ -98,11 +99,14 @@ void match_row(const MatchShape& s, const T* truth, const T* boxes, const bool* 
       best_of_truth[truths[j].index] = max_of(best_of_truth[truths[j].index], best_here[j]);
   });
   if (!s.allow_low_quality) return;
+  T least = std::numeric_limits<T>::infinity();  // a box that overlaps every ground truth less is the best of none
+  for (const Truth<T>& t : truths)
+    if (best_of_truth[t.index] > T(0)) least = min_of(least, best_of_truth[t.index]);
   exec(vectors, grain, [&](int64_t begin, int64_t end) {
     for (int64_t v = begin; v < end; ++v) {
       const int64_t i = v * kLanes<T>, count = min_of(kLanes<T>, s.boxes - i);
-      bool open = false;  // a box that touches something and has no match yet
-      for (int64_t k = 0; k < count; ++k) open |= match[i + k] < 0 && overlap[i + k] > T(0);
+      bool open = false;  // a box without a match that may be the best of a ground truth
+      for (int64_t k = 0; k < count; ++k) open |= match[i + k] < 0 && overlap[i + k] >= least;
       if (!open) continue;
       const BoxVector<T> group(boxes + 4 * i, count);
       uint32_t chosen = 0;

@@ -3,9 +3,9 @@
 // suppressed costs nothing once its whole vector is.
 #include "nms.h"
 
-#include <unordered_map>
 #include <vector>
 
+#include "grouping.h"
 #include "simd.h"
 #include "sort.h"
 
@@ -94,38 +94,6 @@ void resolve(Group<T>& g, T threshold, int64_t most, std::vector<uint32_t>& kept
   }
 }
 
-// The ranks of each group in turn: offsets into a permutation of the ranks that keeps their order within a group.
-struct Grouping {
-  std::vector<uint32_t> offsets, ranks;
-
-  template <class Items>
-  Grouping(const Items& by_rank, const int64_t* groups) {
-    const size_t n = by_rank.size();
-    ranks.resize(n);
-    std::vector<uint32_t> group_of(n);
-    uint32_t group_count = groups ? 0 : 1;
-    if (groups) {
-      std::unordered_map<int64_t, uint32_t> seen;
-      int64_t previous = 0;
-      uint32_t previous_id = 0;
-      for (size_t r = 0; r < n; ++r) {
-        const int64_t name = groups[by_rank[r].index];
-        if (r == 0 || name != previous) {
-          previous = name;
-          previous_id = seen.emplace(name, uint32_t(seen.size())).first->second;
-        }
-        group_of[r] = previous_id;
-      }
-      group_count = uint32_t(seen.size());
-    }
-    offsets.assign(group_count + 1, 0);
-    for (const uint32_t id : group_of) ++offsets[id + 1];
-    for (uint32_t id = 0; id < group_count; ++id) offsets[id + 1] += offsets[id];
-    std::vector<uint32_t> next(offsets.begin(), offsets.end() - 1);
-    for (size_t r = 0; r < n; ++r) ranks[next[group_of[r]]++] = uint32_t(r);
-  }
-};
-
 template <class T, class Isa>
 void nms_row(const NmsShape& s, const NmsArguments<T>& row, const Cpu<Isa>& exec) {
   std::vector<Keyed<Key<T>>> by_rank, spare;
@@ -135,7 +103,7 @@ void nms_row(const NmsShape& s, const NmsArguments<T>& row, const Cpu<Isa>& exec
       by_rank.push_back({descending_key(row.scores[i]), uint32_t(i)});
   sort_by_key(by_rank, spare);
 
-  const Grouping grouping(by_rank, row.groups);
+  const Grouping grouping(by_rank.size(), [&](size_t rank) { return by_rank[rank].index; }, row.groups);
   const T threshold = threshold_in(s.iou_threshold, T());
   std::vector<uint8_t> alive(by_rank.size(), 0);
   exec(int64_t(grouping.offsets.size()) - 1, 4, [&](int64_t first, int64_t last) {
@@ -145,9 +113,9 @@ void nms_row(const NmsShape& s, const NmsArguments<T>& row, const Cpu<Isa>& exec
       const uint32_t begin = grouping.offsets[k], end = grouping.offsets[k + 1];
       group.reset(end - begin);
       for (uint32_t p = begin; p < end; ++p)
-        group.set(p - begin, load_box(row.boxes + 4 * by_rank[grouping.ranks[p]].index));
+        group.set(p - begin, load_box(row.boxes + 4 * by_rank[grouping.members[p]].index));
       resolve(group, threshold, s.max_output, kept, exec);
-      for (const uint32_t p : kept) alive[grouping.ranks[begin + p]] = 1;
+      for (const uint32_t p : kept) alive[grouping.members[begin + p]] = 1;
     }
   });
 

@@ -30,7 +30,9 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
       if (across <= 0 || box.y.end <= box.y.begin) continue;
       for (auto* v : {&low, &high}) v->resize(size_t(across));
       weight.resize(size_t(across));
-      pixels.resize(size_t(across));
+      // Packed, a row of the box starts and ends within a byte, whose other pixels are 0.
+      const int64_t lead = box.x.begin % 8, packed_bytes = ceil_div(lead + across, int64_t(8));
+      if (s.packed) pixels.assign(size_t(ceil_div(packed_bytes, int64_t(8)) * 64), 0);
       row.resize(size_t(box.x.size));
       for (int64_t i = 0; i < across; ++i) {
         const auto at = box.x.sample(box.x.begin + i);
@@ -45,7 +47,7 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
         const A* above = &padded[at.low * box.x.size];
         const A* below = &padded[at.high * box.x.size];
         for (int64_t x = 0; x < box.x.size; ++x) row[x] = blend(above[x], below[x], at.high_weight);
-        uint8_t* line = s.packed ? pixels.data() : to + y * s.width + box.x.begin;
+        uint8_t* line = s.packed ? pixels.data() + lead : to + y * s.width + box.x.begin;
         int64_t i = 0;
         for (; i + kLanes<A> <= across; i += kLanes<A>) {
           const Vec<A> w = Vec<A>::load(&weight[i]);
@@ -53,11 +55,12 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
           store_bytes(line + i, v > Vec<A>(A(s.threshold)));
         }
         for (; i < across; ++i) line[i] = blend(row[low[i]], row[high[i]], weight[i]) > A(s.threshold);
-        if (s.packed)
-          for (int64_t k = 0; k < across; ++k) {
-            const int64_t x = box.x.begin + k;
-            to[y * s.row_bytes() + x / 8] |= uint8_t(line[k] << x % 8);
-          }
+        if (!s.packed) continue;
+        uint8_t* bytes = to + y * s.row_bytes() + box.x.begin / 8;
+        for (int64_t k = 0; k < packed_bytes; k += 8) {
+          const uint64_t bits = nonzero_bits(&pixels[8 * k]);
+          memcpy(bytes + k, &bits, size_t(min_of(packed_bytes - k, int64_t(8))));
+        }
       }
     }
   });

@@ -28,7 +28,8 @@ struct AxisTaps {
   std::vector<size_t> ends;  // of each bin in pixels
   int64_t low, high;         // the range of pixels of all bins
   // The same as four pixels per bin, relative to low, where no bin has more (as with two samples): [pixel][bin], filled
-  // up to whole vectors of bins. A filler repeats a pixel of its bin with weight 0. Otherwise empty.
+  // up to whole vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite
+  // pixel would make NaN. Otherwise empty.
   std::vector<int32_t> four_at;
   std::vector<A> four_weights;
 
@@ -63,10 +64,11 @@ struct AxisTaps {
     four_weights.resize(size_t(4 * padded));
     for (int64_t p = 0; p < bins; ++p)
       for (int64_t k = 0; k < 4; ++k) {
-        const Pixel* pixel = begin_of(p) + k;
-        const bool filler = pixel >= end_of(p);
-        four_at[size_t(k * padded + p)] = int32_t((filler ? begin_of(p) : pixel)->at - low);
-        four_weights[size_t(k * padded + p)] = filler ? A(0) : pixel->weight;
+        const bool filler = begin_of(p) + k >= end_of(p);
+        const Pixel* pixel = filler ? end_of(p) - 1 : begin_of(p) + k;
+        four_at[size_t(k * padded + p)] = int32_t(pixel->at - low);
+        A& weight = four_weights[size_t(k * padded + p)];
+        weight = filler ? (four_weights[size_t((k - 1) * padded + p)] *= A(0.5)) : pixel->weight;
       }
   }
   void add(size_t begin, int64_t at, A weight) {  // samples ascend, so the pixel is one of the last two or new

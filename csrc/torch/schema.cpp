@@ -16,6 +16,13 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
       " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
+  // method: 0 gaussian, 1 linear, 2 naive
+  m.def(
+      "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, int method, float iou_threshold, float sigma,"
+      " float score_threshold, SymInt? max_output) -> (Tensor keep, Tensor kept_scores)");
+  m.def(
+      "soft_nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, int method, float iou_threshold,"
+      " float sigma, float score_threshold, SymInt max_output) -> (Tensor keep, Tensor kept_scores, Tensor count)");
 
   // rois: (K, 5) = image index, x1, y1, x2, y2; float32, or float64 with float64 features. Image indices out of range
   // are an error on the CPU and a zero row on CUDA.
@@ -56,6 +63,11 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "paste_masks(Tensor masks, Tensor boxes, SymInt height, SymInt width, float threshold, int padding, bool packed)"
       " -> Tensor");
+
+  // masks: bool (..., N, H, W), or uint8 (..., N, H, ceil(W / 8)) with eight pixels to a byte. crowd: bool (..., M).
+  m.def("mask_iou(Tensor masks1, Tensor masks2, Tensor? crowd) -> Tensor");
+  // items: boxes (..., N, 4), or masks as for mask_iou. kernel: 0 gaussian, 1 linear
+  m.def("matrix_nms(Tensor items, Tensor scores, Tensor? groups, int kernel, float sigma) -> Tensor");
 
   // Sums of each plane (..., H, W), in float32 at least. penalty: 0 |d|, 1 d^2, 2 (dx^2 + dy^2)^(1/2), 3 ^(beta/2).
   m.def("total_variation(Tensor x, int penalty, float beta) -> Tensor");

@@ -1,7 +1,9 @@
 """Loads the native library ``_C`` and wraps its ops. Imported first, so that nothing half-works without it."""
 
+import importlib.machinery
 import importlib.util
 import os
+import platform
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -9,7 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch.autograd import forward_ad
 
-MINIMUM_TORCH = (2, 10)
+MINIMUM_TORCH = (2, 11)
+_REMEDY = (
+    "Reinstall with 'pip install --force-reinstall --no-deps fastvision'; 'fastvision doctor' shows the installation."
+)
 
 
 def _load(path: str | None) -> str:
@@ -21,20 +26,30 @@ def _load(path: str | None) -> str:
         )
     if path is None or not os.path.isfile(path):
         where = path or os.path.join(os.path.dirname(__file__), "_C.so")
-        raise ImportError(
-            f"fastvision's native library is missing: {where}. Reinstall with "
-            "'pip install --force-reinstall --no-deps fastvision'; 'fastvision doctor' shows the installation."
-        )
+        raise ImportError(f"fastvision's native library is missing: {where}. {_REMEDY}")
     try:
         torch.ops.load_library(path)
     except OSError as error:
         raise ImportError(
-            f"fastvision's native library cannot be loaded: {path}: {error}. It was built for torch >= "
-            f"{MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}, this is torch {torch.__version__} (CUDA {torch.version.cuda}). "
-            "Reinstall with 'pip install --force-reinstall --no-deps fastvision'; 'fastvision doctor' shows the "
-            "installation."
+            f"fastvision's native library cannot be loaded: {path}: {error.__cause__ or error}. It was built for torch "
+            f">= {MINIMUM_TORCH[0]}.{MINIMUM_TORCH[1]}, this is torch {torch.__version__} (CUDA {torch.version.cuda}). "
+            f"{_REMEDY}"
         ) from error
     return path
+
+
+def _load_host() -> str:
+    """Imports the part that works on NumPy arrays; returns its path."""
+    try:
+        return str(importlib.import_module("fastvision._host").__file__)
+    except ImportError as error:
+        spec = importlib.util.find_spec("fastvision._host")
+        suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+        where = spec.origin if spec else os.path.join(os.path.dirname(__file__), f"_host{suffix}")
+        raise ImportError(
+            f"fastvision's native library is missing or cannot be loaded: {where}: {error}. It must be built for this "
+            f"version of Python, {platform.python_version()}. {_REMEDY}"
+        ) from error
 
 
 def _library_path() -> str | None:
@@ -43,6 +58,7 @@ def _library_path() -> str | None:
 
 
 LIBRARY_PATH = _load(_library_path())
+HOST_LIBRARY_PATH = _load_host()
 # Tests also load the CUDA kernels compiled for the CPU (csrc/emulator); no installation has them.
 EMULATED_PATH = os.environ.get("FASTVISION_EMULATED")
 NAMESPACES = ("fastvision", "fastvision_emulated") if EMULATED_PATH else ("fastvision",)
@@ -51,9 +67,30 @@ if EMULATED_PATH:
 
 
 def build_info() -> dict[str, str]:
-    """What the native library was built with and what it uses on this machine, as shown by ``fastvision info``."""
+    """What the native libraries were built with, what they use on this machine and what is missing.
+
+    The keys are ``version``; ``compiler``; ``torch`` and ``torch_cuda``, the versions in use; ``torch_built_with`` and
+    ``torch_floor``, the oldest torch that the library works with (its ABI floor); ``cuda`` and ``cuda_architectures``
+    of the kernels inside, empty in a build for CPUs; ``cpu_isa``, what the CPU kernels use, and ``cpu_isa_best``, what
+    they could use here; ``library`` and ``host_library``, the files loaded; ``missing``, what cannot be used and what
+    to do about it, empty if all is well. ``fastvision info`` shows more.
+    """
     info = dict(line.split("=", 1) for line in torch.ops.fastvision.build_info().splitlines())
-    return info | {"library": LIBRARY_PATH}
+    info |= {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda or ""}
+    info |= {"library": LIBRARY_PATH, "host_library": HOST_LIBRARY_PATH}
+    return info | {"missing": _missing(info["cuda"], info["torch_cuda"])}
+
+
+def _missing(cuda: str, torch_cuda: str) -> str:
+    if torch_cuda and not cuda:
+        return (
+            f"CUDA kernels: torch is a CUDA {torch_cuda} build, fastvision was built for CPUs. What to do: install it "
+            "from source where nvcc is found: pip install --force-reinstall --no-deps --no-binary fastvision "
+            "fastvision -Ccmake.define.FASTVISION_CUDA=ON"
+        )
+    if cuda and not torch_cuda:
+        return "CUDA: fastvision has CUDA kernels, torch is a CPU build. What to do: install a CUDA build of torch"
+    return ""
 
 
 def has_cuda() -> bool:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from .errors import ENVIRONMENT, USAGE, CommandError, one_line
+from .errors import ENVIRONMENT, USAGE, CommandError, one_line, reason
 
+MOST_CLASSES = 100_000
 _INTERNAL_ERROR = 1
 _BROKEN_PIPE = 141
 _ALIASES = {"doctor": "info"}
@@ -33,11 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _stop_signals(received):
         try:
             code = _run(words)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as when it was closed by the caller
+                sys.stdout.flush()
             return code
         except BaseException as error:
-            if isinstance(error, SystemExit) and isinstance(error.code, int | None):
-                return error.code or 0
             if "--debug" in words and not isinstance(error, KeyboardInterrupt):
                 import traceback
 
@@ -46,6 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _run_command(words)
+    except SystemExit as end:  # after --help and --version
+        return end.code if isinstance(end.code, int) else 0
+
+
+def _run_command(words: list[str]) -> int:
     parser, commands = _parsers()
     position = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
     if position is None:
@@ -71,6 +78,9 @@ def _run(words: list[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse's own says nothing when it fails
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(USAGE, one_line(message), f"{self.prog} --help")
 
@@ -166,7 +176,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     )
     predict.add_argument(
         "--num-classes",
-        type=_integer(2, 100_000),
+        type=_integer(2, MOST_CLASSES),
         metavar="N",
         help="classes of the model, with the background; default: those of the weights",
     )
@@ -256,8 +266,7 @@ def _explain(error: BaseException, received: list[int]) -> int:
     elif isinstance(error, KeyboardInterrupt):
         code, message, hint = 128 + signal.SIGINT, "stopped by SIGINT", None
     elif isinstance(error, BrokenPipeError):
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return _BROKEN_PIPE
     elif isinstance(error, CommandError):
         code, message, hint = error.exit_code, error.message, error.hint
@@ -266,15 +275,24 @@ def _explain(error: BaseException, received: list[int]) -> int:
     elif isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
         code, message, hint = ENVIRONMENT, f"out of memory: {one_line(error) or 'no details'}", None
     elif isinstance(error, OSError):
-        code, message, hint = ENVIRONMENT, one_line(error), None
+        place = error.filename if error.filename is not None else "standard output"
+        code, message, hint = ENVIRONMENT, f"{place}: {reason(error)}", None
     else:
         code, message = _INTERNAL_ERROR, f"internal error: {type(error).__name__}: {one_line(error)}"
         hint = "run it again with --debug and report the traceback with the output of 'fastvision info'"
-    with suppress(OSError, ValueError):
+    try:
         sys.stdout.flush()
-    with suppress(OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
+        _drop_output()
+    with suppress(OSError, ValueError, AttributeError):
         print(f"error: {one_line(message)}", file=sys.stderr)
         if hint:
             print(f"hint: {one_line(hint)}", file=sys.stderr)
         sys.stderr.flush()
     return code
+
+
+def _drop_output() -> None:
+    """What cannot be written shall not be tried once more at exit."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,16 +1,19 @@
 """Detectors and their weights: .safetensors with a note of what they belong to, or a state_dict saved by torch."""
 
-import importlib
 import json
 import pickle
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from fastvision.models import detection
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from .command_line import MOST_CLASSES
 from .errors import DATA, ENVIRONMENT, USAGE, CommandError, one_line, reason
 
 _NOTE = "fastvision"  # the only key of the files' metadata: with several their order, and so the bytes, would vary
@@ -19,12 +22,14 @@ _SHOWN = 5
 
 def build_model(name: str, num_classes: int) -> nn.Module:
     """A detector by the name of its builder in fastvision.models.detection; ``num_classes`` counts the background."""
-    detection = importlib.import_module("fastvision.models.detection")
-    builders = [builder for builder in detection.__all__ if builder.islower()]
-    if name not in builders:
-        raise CommandError(USAGE, f"unknown model {name!r}", f"the models are {', '.join(builders)}")
+    if name not in model_names():
+        raise CommandError(USAGE, f"unknown model {name!r}", f"the models are {', '.join(model_names())}")
     model: nn.Module = getattr(detection, name)(num_classes)
     return model
+
+
+def model_names() -> list[str]:
+    return [name for name in detection.__all__ if name.islower()]
 
 
 def use_device(name: str) -> torch.device:
@@ -62,19 +67,25 @@ def load_model(path: Path, name: str | None, num_classes: int | None) -> tuple[n
         name, num_classes: Of the model, where the file does not say or is to be overruled.
     """
     tensors, note = _read(path)
-    name = name or note.get("model")
-    num_classes = num_classes or note.get("num_classes")
-    names = note.get("class_names", [])
-    if not isinstance(name, str) or not isinstance(num_classes, int) or not isinstance(names, list):
+    if (name is None and "model" not in note) or (num_classes is None and "num_classes" not in note):
         raise CommandError(
             USAGE,
             f"{path} does not say which model it belongs to",
             "give --model and --num-classes (with the background)",
         )
+    name = name or _noted(path, note, "model", lambda value: value in model_names())
+    num_classes = num_classes or _noted(path, note, "num_classes", lambda n: type(n) is int and 2 <= n <= MOST_CLASSES)
+    names = _noted(path, note, "class_names", lambda value: isinstance(value, list)) if "class_names" in note else []
     model = build_model(name, num_classes)
     _check_fit(path, model, tensors)
     model.load_state_dict(tensors)
     return model.eval(), [str(n) for n in names]
+
+
+def _noted(path: Path, note: dict[str, Any], key: str, is_valid: Callable[[Any], bool]) -> Any:
+    if not is_valid(note[key]):
+        raise CommandError(DATA, f"{path}: its metadata have no valid {key}: {str(note[key])[:80]!r}")
+    return note[key]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -86,7 +97,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 note = json.loads((file.metadata() or {}).get(_NOTE, "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return tensors, note if isinstance(note, dict) else {}
-        return _state_dict(path, torch.load(path, map_location="cpu", weights_only=True)), {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old or odd files; what matters is an error
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return _state_dict(path, loaded), {}
     except pickle.UnpicklingError as error:
         raise CommandError(
             DATA,

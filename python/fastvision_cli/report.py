@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from fastvision.data import DigitsOnPhotos
@@ -40,6 +40,13 @@ class Theme:
 LIGHT = Theme("#1f2937", "#d8dde6", ("#1d5fd1", "#c2410c", "#0f766e", "#7c3aed", "#b4236f", "#64748b"))
 DARK = Theme("#e5e9f0", "#3a4454", ("#7db2ff", "#ffa366", "#4fd1c0", "#c0a2ff", "#ff8fc4", "#a3b1c6"))
 STYLES = ("-", "--", ":")
+LOSSES = {
+    "loss_objectness": "proposals: objectness",
+    "loss_rpn_box_reg": "proposals: boxes",
+    "loss_classifier": "classes",
+    "loss_box_reg": "boxes",
+    "loss_mask": "masks",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Example:
         """The same in words."""
         truth = ", ".join(NAMES[k - 1] for k in self.truth["labels"].tolist())
         scores, labels = self.predicted["scores"].tolist(), self.predicted["labels"].tolist()
-        predicted = ", ".join(f"{NAMES[k - 1]} ({score:.0%})" for k, score in zip(labels, scores))
+        predicted = ", ".join(f"{NAMES[k - 1]}\N{NO-BREAK SPACE}({score:.0%})" for k, score in zip(labels, scores))
         return f"Ground truth: {truth}", f"Predictions: {predicted or 'none'}"
 
 
@@ -94,10 +101,10 @@ def predictions_png(examples: Sequence[Example]) -> bytes:
 
 def precision_recall_png(curves: Curves) -> bytes:
     """One panel per kind of evaluation, side by side."""
-    figure = Figure(figsize=(5.2 * len(curves), 4.2), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.2 * len(curves), 4.8), dpi=150, layout="constrained", facecolor="white")
     for axes, (kind, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
         _draw_precision_recall(axes, curve, LIGHT)
-        axes.set_title(kind, color=LIGHT.ink)
+        axes.set_title("Boxes" if kind == "box" else "Masks", color=LIGHT.ink, fontsize=15, pad=10)
     return _render(figure)
 
 
@@ -126,8 +133,15 @@ def html(metrics: Mapping[str, Any], log: TrainingLog, curves: Curves, examples:
         training=_both_themes(lambda axes, theme: _draw_training(axes, log, theme)),
         classes=classes,
         train_time=clock(metrics["train_seconds"]),
+        headline_time=_headline_time(metrics),
         images_per_second=metrics["train_images"] / max(metrics["train_seconds"], 1e-9),
     )
+
+
+def _headline_time(metrics: Mapping[str, Any]) -> str:
+    if metrics["device"] == "cuda":
+        return f"{metrics['train_seconds']:.0f} seconds on a GPU"
+    return f"{metrics['train_cpu_seconds']:.0f} seconds of CPU time"
 
 
 def _draw_precision_recall(axes: Axes, curves: CocoCurves, theme: Theme) -> None:
@@ -141,7 +155,7 @@ def _draw_precision_recall(axes: Axes, curves: CocoCurves, theme: Theme) -> None
         label = f"{name}: AP {values.mean():.3f}"
         axes.plot(curves.recall_thresholds, values, style, color=color, linewidth=2.4, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    _finish(axes, theme, "lower left")
+    _finish(axes, theme)
 
 
 def _draw_training(axes: Axes, log: TrainingLog, theme: Theme) -> None:
@@ -150,7 +164,7 @@ def _draw_training(axes: Axes, log: TrainingLog, theme: Theme) -> None:
     width = max(1, len(images) // 25)
     lines = {"sum": np.array([step.loss for step in log.steps])}
     for name in log.steps[0].losses:
-        lines[name.removeprefix("loss_").replace("_", " ")] = np.array([step.losses[name] for step in log.steps])
+        lines[LOSSES.get(name, name)] = np.array([step.losses[name] for step in log.steps])
     for i, (name, values) in enumerate(lines.items()):
         color = theme.lines[i % len(theme.lines)]
         axes.plot(
@@ -162,7 +176,7 @@ def _draw_training(axes: Axes, log: TrainingLog, theme: Theme) -> None:
             label=name,
         )
     axes.set(xlim=(0, images[-1]), ylim=(0, None), xlabel="images seen", ylabel="loss")
-    _finish(axes, theme, "upper right")
+    _finish(axes, theme)
 
 
 def _smooth(values: Floats, width: int) -> Floats:
@@ -173,7 +187,7 @@ def _smooth(values: Floats, width: int) -> Floats:
     return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
-def _finish(axes: Axes, theme: Theme, legend: Literal["lower left", "upper right"]) -> None:
+def _finish(axes: Axes, theme: Theme) -> None:
     axes.grid(color=theme.grid, linewidth=0.8)
     axes.tick_params(colors=theme.ink, labelsize=12, length=0, pad=7)
     axes.set_facecolor("none")
@@ -181,14 +195,23 @@ def _finish(axes: Axes, theme: Theme, legend: Literal["lower left", "upper right
         side.set_visible(False)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=theme.ink, fontsize=13)
-    axes.legend(loc=legend, fontsize=11.5, frameon=False, labelcolor=theme.ink)
+    # Below the axes, where it hides no line.
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=2,
+        fontsize=11.5,
+        frameon=False,
+        labelcolor=theme.ink,
+        columnspacing=1.4,
+    )
 
 
 def _both_themes(draw: Any) -> dict[str, str]:
     """A chart as data URIs with a transparent ground, for a light and a dark page."""
     charts = {}
     for name, theme in (("light", LIGHT), ("dark", DARK)):
-        figure = Figure(figsize=(5.4, 4.2), dpi=150, layout="constrained", facecolor="none")
+        figure = Figure(figsize=(5.4, 4.8), dpi=150, layout="constrained", facecolor="none")
         draw(figure.subplots(), theme)
         charts[name] = _data_uri(_render(figure), "png")
     return charts

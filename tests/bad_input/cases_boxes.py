@@ -1,7 +1,7 @@
 """Cases A034 to A060 and A087 to A095: boxes, suppression, overlap, torch, threads and memory."""
 
 import resource
-from math import inf, nan
+from math import exp, inf, nan
 
 import torch
 from cases_regions import T, X, raises
@@ -16,6 +16,15 @@ def a034(b):
 def a035(b):
     with raises(ValueError, "boxes", "4)", "(3, 5)"):
         ops.nms(X(3, 5), X(3), 0.5)
+
+
+def a036(b):
+    boxes = T([[0.0, 0, 1, 1], [0, 0, 1, 1], [9, 9, 10, 10]])
+    keep, scores = ops.soft_nms(boxes, T([nan, 0.6, 0.5]), sigma=0.5)
+    alone = ops.soft_nms(boxes[1:], T([0.6, 0.5]), sigma=0.5)
+    assert keep.tolist() == [1, 2]
+    assert torch.equal(keep, alone[0] + 1)
+    assert torch.equal(scores, alone[1])
 
 
 def a037(b):
@@ -57,6 +66,13 @@ def a044(b):
         assert keep.tolist() == [0, 1, 4]
 
 
+def a045(b):
+    boxes = T([[0.0, 0, 2e19, 2e19], [0, 0, 2e19, 1e19]])
+    keep, scores = ops.soft_nms(boxes, T([0.9, 0.8]), sigma=0.5)
+    assert keep.tolist() == [0, 1]
+    assert abs(scores[1].item() - 0.8 * exp(-(0.5**2) / 0.5)) < 1e-5
+
+
 def a046(b):
     """The size of A046 where the machine is fast enough; what counts is that memory is linear."""
     n = 300_000 if b.name == "cuda" else 20_000 if b.name == "cpu" else 9_000
@@ -80,6 +96,14 @@ def a048(b):
         ops.nms_padded(X(3, 4), X(3), 0.5, -1)
 
 
+def a049(b):
+    with raises(ValueError, "method", "gaussian", "linear", "naive", "foo"):
+        ops.soft_nms(X(2, 4), X(2), method="foo")
+    for threshold in (nan, inf):
+        with raises(ValueError, "score_threshold"):
+            ops.soft_nms(X(2, 4), X(2), score_threshold=threshold)
+
+
 def a050(b):
     boxes = torch.cat([X(64, 2), X(64, 2) + 1], 1)
     s, idxs, before = torch.full((1,), 0.5).expand(64), torch.arange(128)[::2] % 3, boxes.clone()
@@ -90,6 +114,13 @@ def a050(b):
 
 def a051(b):
     assert ops.batched_nms(T([[0.0, 0, 1, 1]] * 3), T([-inf, 0.0, inf]), T([0, 0, 1]), 0.5).tolist() == [2, 1]
+
+
+def a052(b):
+    scores = torch.rand(5, dtype=torch.float64, requires_grad=True)
+    _, kept = ops.soft_nms(X(5, 4).double(), scores, sigma=0.5)
+    with raises(RuntimeError, "soft_nms", "no gradient"):
+        kept.sum().backward()
 
 
 def a053(b):
@@ -140,6 +171,56 @@ def a089(b):
         y = ops.roi_align(x, T([[0.0, 0.5, 0.5, 4, 4]]), 3)
     assert y.dtype == torch.bfloat16
     assert torch.equal(y, ops.roi_align(x, T([[0.0, 0.5, 0.5, 4, 4]]), 3))
+
+
+def soft_suppression(b):
+    """Not in the list: R4, R6, R7 and R15 for soft and matrix NMS."""
+    boxes = T([[0.0, 0, inf, 1], [0, 0, 1, 1], [0, 0, 1, 1], [5, 5, 1, 1]])
+    for method in ("gaussian", "linear", "naive"):
+        keep, scores = ops.soft_nms(boxes, T([0.9, inf, 0.7, -inf]), method=method)
+        assert keep[0] == 1
+        assert scores[0] == inf
+        assert not set(keep.tolist()) & {0, 3}
+        empty = ops.soft_nms(X(0, 4), X(0), method=method)
+        assert [t.shape for t in empty] == [(0,), (0,)]
+    assert [t.tolist() for t in ops.soft_nms_padded(X(0, 4), X(0), max_output=2)] == [[-1, -1], [0, 0], 0]
+    with raises(ValueError, "idxs", "(2,)", "(3, 4)"):
+        ops.soft_nms(X(3, 4), X(3), idxs=T([0, 1]))
+    with raises(ValueError, "valid", "(3, 4)"):
+        ops.soft_nms_padded(X(3, 4), X(3), valid=T([True]))
+    s, before = torch.full((1,), 0.5).expand(4), boxes.clone()
+    assert torch.equal(ops.soft_nms(boxes, s)[1], ops.soft_nms(boxes.clone(), s.clone())[1])
+    assert torch.equal(boxes, before)
+    left = ops.matrix_nms(boxes, T([nan, inf, 0.7, -inf]))
+    assert left[[0, 1, 3]].tolist() == [0, inf, -inf]
+    assert 0 < left[2] < 0.7
+    assert ops.matrix_nms(X(0, 4), X(0)).shape == (0,)
+    with raises(ValueError, "scores", "(4,)", "(3, 4)"):
+        ops.matrix_nms(X(3, 4), X(4))
+    with raises(RuntimeError, "soft_nms", "boxes", "(3, 5)"):
+        b.ops.soft_nms(X(3, 5), X(3), None, 0, 0.3, 0.5, 0.0, None)
+    with raises(RuntimeError, "method"):
+        b.ops.soft_nms(X(3, 4), X(3), None, 7, 0.3, 0.5, 0.0, None)
+
+
+def masks(b):
+    """Not in the list: R2, R6, R7 and R9 for masks."""
+    few = X(3, 5, 9) > 0.5
+    assert ops.mask_iou(few[:0], few).shape == (0, 3)
+    assert ops.mask_iou(few[:, :0], few[:, :0]).tolist() == [[0.0] * 3] * 3
+    every_other = (X(3, 5, 18) > 0.5)[..., ::2]
+    assert torch.equal(ops.mask_iou(every_other, few), ops.mask_iou(every_other.contiguous(), few))
+    with raises(ValueError, "masks2", "(3, 5, 9)", "(3, 5, 8)"):
+        ops.mask_iou(few, few[..., 1:])
+    with raises(TypeError, "masks1", "float32"):
+        ops.mask_iou(X(3, 5, 9), few)
+    with raises(ValueError, "2**32 pixels"):
+        ops.mask_iou(*[torch.ones(1, 1, 1, dtype=torch.bool).expand(1, 2**31, 2**31)] * 2)
+    with raises(torch.OutOfMemoryError, "bytes"):
+        ops.mask_iou(*[torch.ones(1, 1, 1, dtype=torch.bool).expand(2**20, 1, 1)] * 2)
+    assert ops.mask_iou(few, few).diagonal().tolist() == [1, 1, 1]
+    with raises(ValueError, "scores", "(2,)", "(3, 5, 9)"):
+        ops.matrix_nms(few, X(2))
 
 
 def a095(b):

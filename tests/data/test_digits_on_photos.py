@@ -57,8 +57,12 @@ def test_items_depend_on_split_seed_and_index_alone(split, seed, index):
     assert not torch.equal(data[index][1]["boxes"], other[index][1]["boxes"])
 
 
-@pytest.mark.parametrize(("split", "expected"), [("train", "TRAIN"), ("test", "TEST")])
+@pytest.mark.parametrize(("split", "expected"), [("train", "e39ca4b86714c59e"), ("test", "2c205eb89692c219")])
 def test_the_bits_are_those_of_every_machine(split, expected):
+    # Promised wherever Pillow decodes JPEG with libjpeg-turbo, as all its wheels do, on any processor and operating
+    # system: photographs without interpolated chroma, Pillow's fixed-point resizing, PCG64, and elementwise float32
+    # operations that are rounded one by one. Seen alike with NumPy 1.24 and 2.4, Pillow 10.0 and 13.0, and with the
+    # vector code of NumPy and of the decoder switched off.
     data, whole = DigitsOnPhotos(split, length=20), hashlib.sha256()
     for image, target in (data[i] for i in range(20)):
         whole.update(digest(image, target).encode())

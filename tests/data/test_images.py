@@ -55,12 +55,29 @@ def test_exif_orientation_equals_the_rotated_picture(orientation, kind):
     np.testing.assert_array_equal(np.asarray(load_image(io.BytesIO(raw))), turned)
 
 
-def test_unreadable_exif_data_and_unknown_orientations_are_ignored():
-    for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff"):
-        assert load_image(io.BytesIO(encoded(noise(), "JPEG", exif=exif))).size == (24, 16)
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01"]
+)
+def test_unreadable_exif_data_is_ignored(exif):
+    raw = encoded(noise(), "JPEG", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow may say that the data are corrupt
+        assert load_image(io.BytesIO(raw)) == load_image(io.BytesIO(encoded(noise(), "JPEG")))
+
+
+def test_unknown_orientations_are_ignored():
     exif = Image.Exif()
     exif[0x0112] = 77
     assert load_image(io.BytesIO(encoded(noise(), "PNG", exif=exif.tobytes()))) == noise()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_metadata_do_not_outlive_their_use(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = load_image(io.BytesIO(encoded(noise(), kind, exif=exif.tobytes(), dpi=(72, 72))))
+    assert image.info == {}
+    assert not image.getexif()  # or the next reader would turn the picture once more
 
 
 def test_modes_become_rgb():

@@ -64,7 +64,9 @@ def test_rate_follows_the_schedule():
 def test_one_cycle_equals_torch():
     parameter = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, total_steps=101, cycle_momentum=False, pct_start=0.31)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.3, total_steps=101, cycle_momentum=False, pct_start=31 / 101
+    )
     ours = one_cycle(0.3, warm_up=0.3)
     for k in range(101):
         assert ours(k / 100) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)

@@ -23,6 +23,10 @@ def _features(*shape, dtype=torch.float32, channels_last=False):
     return x.to(memory_format=torch.channels_last) if channels_last else x
 
 
+def _masks(*shape):
+    return torch.rand(shape, generator=_generator()) > 0.5
+
+
 def native_calls():
     """(name of the raw op, its arguments) with tensors that require gradients where they may."""
     x, rois = _features(2, 3, 9, 8).requires_grad_(), _rois(4, 2)
@@ -44,6 +48,13 @@ def native_calls():
         ("nms", (plain_a, scores, None, 0.5, float("-inf"), None)),
         ("nms", (plain_a, scores, groups, 0.5, 0.1, 2)),
         ("nms_padded", (plain_a, scores, groups, scores > 0.2, 0.5, 0.1, 7)),
+        *[("soft_nms", (plain_a, scores, groups, method, 0.3, 0.5, 0.01, 3 - method)) for method in range(3)],
+        ("soft_nms", (plain_a, scores, None, 0, 0.3, 0.5, 0.01, None)),
+        ("soft_nms_padded", (plain_a, scores, groups, scores > 0.2, 1, 0.3, 0.5, 0.01, 7)),
+        ("matrix_nms", (plain_a, scores, groups, 0, 2.0)),
+        ("matrix_nms", (_masks(2, 3, 4, 9), torch.rand(2, 3, generator=_generator()), None, 1, 2.0)),
+        ("mask_iou", (_masks(2, 3, 4, 9), _masks(2, 5, 4, 9), None)),
+        ("mask_iou", (_masks(3, 4, 9), torch.full((2, 4, 2), 5, dtype=torch.uint8), torch.tensor([True, False]))),
         ("roi_align", (x, rois, 0.5, 2, 3, 2, True)),
         ("roi_align", (last, rois, 1.0, 2, 2, -1, False)),
         ("roi_align_backward", (out, rois, 0.5, 2, True, 2, 9, 8, True)),
@@ -96,6 +107,15 @@ def public_calls():
             lambda boxes, s: tuple(ops.multiclass_nms(boxes, s, score_threshold=0.1, iou_threshold=0.5, max_output=4)),
             (_boxes(2, 6, 1), torch.rand(2, 6, 3, generator=_generator())),
         ),
+        ("soft_nms", lambda boxes, s, g: ops.soft_nms(boxes, s, idxs=g), (a, scores, groups)),
+        (
+            "soft_nms_padded",
+            lambda boxes, s: ops.soft_nms_padded(boxes, s, method="linear", max_output=3),
+            (a, scores),
+        ),
+        ("matrix_nms", lambda boxes, s, g: ops.matrix_nms(boxes, s, idxs=g), (a, scores, groups)),
+        ("matrix_nms of masks", lambda m, s: ops.matrix_nms(m, s, kernel="linear"), (_masks(5, 6, 7), scores)),
+        ("mask_iou", lambda m, other, c: ops.mask_iou(m, other, crowd=c), (_masks(5, 6, 7), _masks(5, 6, 7), groups)),
         ("roi_align", lambda x, r: ops.roi_align(x, r, 2, 0.5), (x, rois)),
         ("roi_align of lists", lambda x, r: ops.roi_align(x, [r, r[:1]], 2, 0.5), (x, rois[:, 1:])),
         (

@@ -45,7 +45,7 @@ def load_image(file: str | os.PathLike[str] | BinaryIO, *, max_pixels: int = MAX
         max_pixels: A larger picture is an error, found before its pixels are decoded.
 
     Returns:
-        A Pillow image of mode RGB.
+        A Pillow image of mode RGB, without metadata.
 
     Raises:
         OSError: The file cannot be opened.
@@ -75,7 +75,9 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Image.Image:
             if getattr(image, "is_animated", False) and image.format != "MPO":  # that is a photograph with previews
                 warnings.warn(f"{name}: has several frames, only the first is read", ImageWarning, stacklevel=3)
             image.load()
-            return _rgb(_upright(image), name)
+            picture = _rgb(_upright(image), name)
+            picture.info.clear()  # an orientation that is still there would be applied twice
+            return picture
     except (ImageError, MemoryError, ImageWarning):
         raise
     except UnidentifiedImageError:

@@ -5,7 +5,9 @@ from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from .device_errors import device_errors
 from .grid_anchors import grid_anchors
+from .mask_iou import mask_iou
 from .match_boxes import match_boxes
+from .matrix_nms import matrix_nms
 from .max_pool2d import max_pool2d
 from .max_unpool2d import max_unpool2d
 from .multiclass_nms import multiclass_nms
@@ -26,6 +28,7 @@ from .rle import (
 from .roi_align import roi_align
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .soft_nms import soft_nms, soft_nms_padded
 from .total_variation import total_variation
 
 __all__ = [
@@ -39,7 +42,9 @@ __all__ = [
     "encode_boxes",
     "generalized_box_iou",
     "grid_anchors",
+    "mask_iou",
     "match_boxes",
+    "matrix_nms",
     "max_pool2d",
     "max_unpool2d",
     "multiclass_nms",
@@ -59,5 +64,7 @@ __all__ = [
     "roi_align",
     "roi_pool",
     "sample_labels",
+    "soft_nms",
+    "soft_nms_padded",
     "total_variation",
 ]

@@ -15,8 +15,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
         out_fmt: Likewise.
 
     Returns:
-        New tensor of the same shape and dtype. Integer boxes are halved towards zero where a centre is asked for, as
-        torchvision does.
+        New tensor of the same shape and dtype, but float32 where integer boxes have or get a centre.
 
     Raises:
         ValueError: An unknown format or a last dimension that is not 4.
@@ -31,17 +30,15 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
         raise ValueError(f"box_convert: boxes: expected shape (..., 4), got {tuple(boxes.shape)}")
     if in_fmt == out_fmt:
         return boxes.clone()
+    if "cxcywh" in (in_fmt, out_fmt) and not boxes.is_floating_point():
+        return box_convert(boxes.double(), in_fmt, out_fmt).float()  # sums of integers may not fit their dtype
     a, b, c, d = boxes.unbind(-1)
     if in_fmt == "xywh":
         a, b, c, d = a, b, a + c, b + d
     elif in_fmt == "cxcywh":
-        a, b, c, d = a - _half(c), b - _half(d), a + _half(c), b + _half(d)
+        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
     if out_fmt == "xywh":
         a, b, c, d = a, b, c - a, d - b
     elif out_fmt == "cxcywh":
-        a, b, c, d = _half(a + c), _half(b + d), c - a, d - b
+        a, b, c, d = (a + c) / 2, (b + d) / 2, c - a, d - b
     return torch.stack((a, b, c, d), -1)
-
-
-def _half(x: Tensor) -> Tensor:
-    return x / 2 if x.is_floating_point() else torch.div(x, 2, rounding_mode="trunc")

@@ -78,13 +78,14 @@ def _pairs(boxes1: Tensor, boxes2: Tensor, fmt: str, kind: int, aligned: bool, e
     dtype = boxes1.dtype
     if boxes2.dtype != dtype:
         raise TypeError(f"box_iou: boxes2: expected dtype {dtype} as boxes1, got {boxes2.dtype}")
+    if dtype in (torch.float16, torch.bfloat16):
+        boxes1, boxes2 = boxes1.float(), boxes2.float()
+    elif not dtype.is_floating_point:
+        boxes1, boxes2 = boxes1.double(), boxes2.double()
     if fmt != "xyxy":
         boxes1, boxes2 = box_convert(boxes1, fmt, "xyxy"), box_convert(boxes2, fmt, "xyxy")
-    if dtype in (torch.float32, torch.float64):
-        return _op(boxes1, boxes2, kind, aligned, eps)  # type: ignore[no-any-return]
-    if dtype in (torch.float16, torch.bfloat16):
-        return _op(boxes1.float(), boxes2.float(), kind, aligned, eps).to(dtype)  # type: ignore[no-any-return]
-    return _op(boxes1.double(), boxes2.double(), kind, aligned, eps).float()  # type: ignore[no-any-return]
+    result = _op(boxes1, boxes2, kind, aligned, eps)
+    return result.to(dtype if dtype.is_floating_point else torch.float32)  # type: ignore[no-any-return]
 
 
 @_lib.register_fake("box_iou")

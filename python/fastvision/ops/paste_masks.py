@@ -32,8 +32,9 @@ def paste_masks_in_image(
         threshold: A pixel belongs to the mask if its probability is strictly greater.
         padding: See above.
         out: ``"bool"`` or ``"uint8"`` (0 and 1): ``(N, height, width)``; ``"packed"``: uint8
-            ``(N, height, ceil(width / 8))``, eight pixels to a byte, the first in the lowest bit; ``"rle"``: a list of
-            run lengths as :func:`rle_encode` makes them, never more than a few masks in memory at a time.
+            ``(N, height, ceil(width / 8))``, eight pixels to a byte, the first in the lowest bit, zeros behind the last
+            of a row, as :func:`mask_iou` reads them; ``"rle"``: a list of run lengths as :func:`rle_encode` makes them,
+            never more than a few masks in memory at a time.
 
     Returns:
         As ``out`` says. A box with a coordinate that is not finite or beyond 2**30 gives an empty mask.

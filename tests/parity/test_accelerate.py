@@ -1,0 +1,176 @@
+"""What accelerate() changes in torchvision, and what it leaves alone."""
+
+import inspect
+import sys
+import threading
+from types import ModuleType
+
+import pytest
+import torch
+from fastvision import ops
+from fastvision.interop import torchvision as interop
+from operator_calls import counted
+
+ROIS = torch.tensor([[0.0, 1.0, 1.0, 9.0, 9.0], [0.0, 2.0, 3.0, 5.5, 11.0]])
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    yield
+    interop.restore()
+
+
+def bindings(torchvision):
+    """Every name in torchvision's modules, and the kernels behind its operators."""
+    modules = [m for name, m in sys.modules.items() if name.split(".")[0] == "torchvision"]
+    names = {(m.__name__, name): id(value) for m in modules for name, value in vars(m).items()}
+    kernels = [torch._C._dispatch_dump(f"torchvision::{name}") for name in ("nms", "roi_align", "roi_pool")]
+    return names, kernels
+
+
+def test_restoring_is_exact_and_calls_nest(torchvision):
+    user = ModuleType("user_of_torchvision")
+    user.suppress, user.unrelated = torchvision.ops.nms, len
+    sys.modules[user.__name__] = user
+    before, nms = bindings(torchvision), torchvision.ops.nms
+    interop.restore()
+    first = interop.accelerate()
+    changed = bindings(torchvision)
+    assert changed[0] != before[0]
+    assert changed[1] != before[1]
+    assert user.suppress is torchvision.ops.nms is torchvision.ops.boxes.nms is not nms
+    assert interop.accelerate().names == first.names
+    with interop.accelerate():
+        pass
+    assert bindings(torchvision) == changed
+    user.late = torchvision.ops.nms
+    interop.restore()
+    interop.restore()
+    assert bindings(torchvision) == before
+    assert user.suppress is user.late is nms
+    with pytest.raises(KeyError), interop.accelerate():
+        raise KeyError
+    assert bindings(torchvision) == before
+    del sys.modules[user.__name__]
+
+
+def test_threads_may_switch_while_others_compute(torchvision):
+    before = bindings(torchvision)
+    boxes = torch.rand(50, 4) * 8
+    boxes[:, 2:] += boxes[:, :2]
+    scores = torch.rand(50)
+    expected, errors = torchvision.ops.nms(boxes, scores, 0.4), []
+
+    def work(switches):
+        try:
+            for _ in range(10):
+                if switches:
+                    interop.accelerate()
+                    interop.restore()
+                else:
+                    for _ in range(20):
+                        assert torch.equal(torchvision.ops.nms(boxes, scores, 0.4), expected)
+                        assert torch.equal(torch.ops.torchvision.nms(boxes, scores, 0.4), expected)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i % 2 == 0,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    interop.restore()
+    assert not errors
+    assert bindings(torchvision) == before
+
+
+def test_operators_reach_us_in_every_mode(torchvision):
+    x = torch.rand(1, 2, 12, 12, dtype=torch.float64, requires_grad=True)
+    rois = ROIS.double()
+
+    def plain(x):
+        return torch.ops.torchvision.roi_align(x, rois, 0.5, 3, 2, 2, True)
+
+    scripted = torch.jit.script(torchvision.ops.RoIAlign((3, 2), 0.5, 2, True))
+    expected = plain(x)
+    gradient = torch.autograd.grad(expected.square().sum(), x)[0]
+    with interop.accelerate():
+        late = torch.jit.script(torchvision.ops.RoIAlign((3, 2), 0.5, 2, True))
+        for run in (plain, lambda x: scripted(x, rois), lambda x: late(x, rois)):
+            out, calls = counted(lambda run=run: run(x))
+            assert calls["fastvision::roi_align"] == 1
+            torch.testing.assert_close(out, expected)
+            torch.testing.assert_close(torch.autograd.grad(out.square().sum(), x)[0], gradient)
+        with torch.inference_mode():
+            assert counted(lambda: plain(x))[1]["fastvision::roi_align"] == 1
+        compiled = torch.compile(plain, backend="aot_eager", fullgraph=True)
+        compiled(x)
+        out, calls = counted(lambda: compiled(x))
+        assert calls["fastvision::roi_align"] == 1
+        torch.testing.assert_close(torch.autograd.grad(out.square().sum(), x)[0], gradient)
+        assert torch.autograd.gradgradcheck(lambda x: torchvision.ops.roi_align(x, rois, 2), x)
+        pooled, argmax = torch.ops.torchvision.roi_pool(x, rois, 1.0, 2, 2)
+    for ours, theirs in zip((pooled, argmax), torch.ops.torchvision.roi_pool(x, rois, 1.0, 2, 2)):
+        assert torch.equal(ours, theirs)
+
+
+def test_every_common_op_is_replaced(torchvision):
+    common = {name for name in ops.__all__ if inspect.isfunction(getattr(torchvision.ops, name, None))}
+    common -= {"box_convert"}  # plain PyTorch on both sides
+    assert {f"torchvision.ops.{name}" for name in common} <= set(interop.accelerate().names)
+
+
+def test_autocast(torchvision):
+    x, boxes = torch.rand(1, 2, 12, 12).bfloat16(), [ROIS[:, 1:]]
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = torchvision.ops.roi_align(x, boxes, 3, 0.5, 2)
+        with interop.accelerate():
+            out = torchvision.ops.roi_align(x, boxes, 3, 0.5, 2)
+            raw = torch.ops.torchvision.roi_align(x, ROIS, 0.5, 3, 3, 2, False)
+    for found in (out, raw):
+        assert found.dtype == expected.dtype
+        assert (found.float() - expected.float()).abs().max() < 1.6e-2
+
+
+def test_operators_on_cuda_are_replaced_where_we_have_kernels(torchvision, monkeypatch):
+    before = bindings(torchvision)
+    for devices in (("cpu",), ("cpu", "cuda")):
+        monkeypatch.setattr(interop, "_devices", lambda devices=devices: devices)
+        interop.accelerate()
+        for kernels in bindings(torchvision)[1]:
+            ours = [line.split(":")[0] for line in kernels.splitlines() if "interop/torchvision.py" in line]
+            keys = {key for key in ours if key in ("CPU", "AutogradCPU", "CUDA", "AutogradCUDA")}
+            assert keys == {f"{level}{device.upper()}" for level in ("", "Autograd") for device in devices}
+        interop.restore()
+        assert bindings(torchvision) == before
+
+
+def test_exported_and_rotated_stay_with_torchvision(torchvision):
+    class Suppress(torch.nn.Module):
+        def forward(self, boxes, scores):
+            groups = torch.zeros_like(scores, dtype=torch.int64)
+            return torchvision.ops.batched_nms(boxes, scores, groups, 0.5)
+
+    boxes, scores = torch.rand(5, 4), torch.rand(5)
+    rotated = torch.tensor([[5.0, 5.0, 4.0, 2.0, 30.0]])
+    with interop.accelerate():
+        traced = torch.jit.trace(Suppress(), (boxes, scores))
+        assert "torchvision::nms" in str(traced.inlined_graph)
+        exported = torch.export.export(Suppress(), (boxes, scores))
+        assert "fastvision" not in str(exported.graph)
+        assert "torchvision.nms" in str(exported.graph)
+        overlap = torchvision.ops.box_iou(rotated, rotated, fmt="cxcywhr")
+    torch.testing.assert_close(overlap, torch.ones(1, 1))
+
+
+def test_promotes_as_torchvision_does(torchvision):
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [1.0, 1.0, 3.0, 6.0]])
+    for a, b in ((boxes.half(), boxes.half()), (boxes.bfloat16(), boxes), (boxes, boxes.double()), (boxes.int(),) * 2):
+        expected = torchvision.ops.box_iou(a, b)
+        with interop.accelerate():
+            out = torchvision.ops.box_iou(a, b)
+        torch.testing.assert_close(out, expected)
+    scores = torch.tensor([0.3, 0.8])
+    expected = torchvision.ops.batched_nms(boxes, scores, torch.tensor([1.0, 1.0]), 0.1)
+    with interop.accelerate():
+        assert torch.equal(torchvision.ops.batched_nms(boxes, scores, torch.tensor([1.0, 1.0]), 0.1), expected)

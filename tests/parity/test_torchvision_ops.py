@@ -1,0 +1,141 @@
+"""Every op that torchvision.ops has too: the same values and gradients on ordinary inputs.
+
+Where the two differ on purpose is in test_differences.py. Needs torchvision's compiled library, or a C compiler with
+which torchvision_loader.py makes it load:
+
+    FASTVISION_REQUIRE_TORCHVISION=1 pytest tests/parity/test_torchvision_ops.py
+"""
+
+import inspect
+import itertools
+
+import pytest
+import torch
+from fastvision import nn, ops
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import LAYOUTS, assert_close, lay_out, seeds
+
+SIZE = 20.0
+
+
+def boxes(g, *shape):
+    corner = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * SIZE
+    sides = 0.5 + torch.rand(*shape, 2, generator=g, dtype=torch.float64) * SIZE / 2
+    return torch.cat([corner, corner + sides], -1)
+
+
+def size(g, most):
+    return int(torch.randint(most + 1, (), generator=g))
+
+
+def suppression(g):
+    n = size(g, 40)
+    return boxes(g, n), torch.rand(n, generator=g, dtype=torch.float64), 0.1 + 0.8 * size(g, 10) / 10
+
+
+def grouped_suppression(g):
+    found, scores, threshold = suppression(g)
+    return found, scores, torch.randint(3, scores.shape, generator=g), threshold
+
+
+def two_sets(g):
+    leading = (2,) * size(g, 1)
+    return boxes(g, *leading, size(g, 8)), boxes(g, *leading, size(g, 8))
+
+
+def conversion(g):
+    formats = ("xyxy", "xywh", "cxcywh")
+    return boxes(g, size(g, 8)), formats[size(g, 2)], formats[size(g, 2)]
+
+
+def regions(g):
+    count = size(g, 6)
+    image = torch.randint(2, (count, 1), generator=g).double()
+    features = torch.randn(2, 1 + size(g, 4), 9, 7, generator=g, dtype=torch.float64)
+    return features, torch.cat([image, boxes(g, count) - 2], 1), (1 + size(g, 4), 1 + size(g, 4)), 0.3 + size(g, 3) / 3
+
+
+def sampled_regions(g):
+    return *regions(g), size(g, 3), bool(size(g, 1))
+
+
+def is_float(value):
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+# Of each op: its inputs, and which of them have a gradient.
+PROBLEMS = {
+    "batched_nms": (grouped_suppression, ()),
+    "box_convert": (conversion, (0,)),
+    "box_iou": (two_sets, (0, 1)),
+    "complete_box_iou": (two_sets, (0, 1)),
+    "distance_box_iou": (two_sets, (0, 1)),
+    "generalized_box_iou": (two_sets, (0, 1)),
+    "nms": (suppression, ()),
+    "roi_align": (sampled_regions, (0,)),
+    "roi_pool": (regions, (0,)),
+}
+
+
+def test_every_common_op_is_compared_and_takes_the_same_arguments(torchvision):
+    common = {name for name in ops.__all__ if inspect.isfunction(getattr(torchvision.ops, name, None))}
+    assert common == PROBLEMS.keys()
+    for name in common:
+        ours, theirs = (list(inspect.signature(getattr(o, name)).parameters.values()) for o in (ops, torchvision.ops))
+        same = [(p.name, p.default, p.kind) for p in theirs]
+        assert [(p.name, p.default, p.kind) for p in ours[: len(same)]] == same, name
+        assert all(p.default is not p.empty for p in ours[len(same) :]), name
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@settings(max_examples=20)
+@given(seed=seeds, dtype=st.sampled_from([torch.float32, torch.float64]), layout=st.sampled_from(LAYOUTS))
+def test_same_values_and_gradients(torchvision, backend, name, seed, dtype, layout):
+    problem, differentiable = PROBLEMS[name]
+    g = backend.vary(seed)
+    arguments = [lay_out(a.to(dtype), layout) if is_float(a) else a for a in problem(g)]
+    results = []
+    for function, device in ((getattr(ops, name), backend.device), (getattr(torchvision.ops, name), "cpu")):
+        placed = [a.to(device).detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+        inputs = [placed[i].requires_grad_() for i in differentiable]
+        out = function(*placed)
+        weights = torch.arange(out.numel(), dtype=torch.float64).cos().view(out.shape).to(out)
+        results.append((out, torch.autograd.grad((out * weights).sum(), inputs) if inputs else ()))
+    (ours, our_gradients), (theirs, their_gradients) = results
+    assert ours.dtype == theirs.dtype
+    assert ours.shape == theirs.shape
+    if not differentiable:
+        assert torch.equal(ours.cpu(), theirs)
+        return
+    assert_close(ours.detach(), theirs.detach(), 10)
+    for mine, other in zip(our_gradients, their_gradients):
+        assert_close(mine, other, 100)
+
+
+@settings(max_examples=20)
+@given(seed=seeds, dtype=st.sampled_from([torch.int16, torch.int32, torch.int64]))
+def test_integer_boxes(torchvision, backend, seed, dtype):
+    g, far = backend.vary(seed), torch.tensor([0, 0, 1, 1])
+    a, b = ((boxes(g, 5) + far).round().to(dtype) for _ in range(2))
+    ours = ops.box_iou(a.to(backend.device), b.to(backend.device))
+    assert ours.dtype == torch.float32
+    assert_close(ours, torchvision.ops.box_iou(a, b))
+    for source, target in itertools.permutations(("xyxy", "xywh", "cxcywh"), 2):
+        mine, other = (f(a, source, target) for f in (ops.box_convert, torchvision.ops.box_convert))
+        assert torch.equal(mine, other)
+        assert mine.dtype == other.dtype
+
+
+@settings(max_examples=20)
+@given(seed=seeds, ratio=st.integers(-1, 3), names=st.sampled_from([["a", "b", "c"], ["b", "c"], ["c"]]))
+def test_pyramid_pooling(torchvision, backend, seed, ratio, names):
+    g = backend.vary(seed)
+    maps = {name: torch.randn(2, 3, 64 >> k, 48 >> k, generator=g) for k, name in enumerate("abc")}
+    found = [boxes(g, n).float() * 8 for n in (size(g, 5), 1 + size(g, 5))]
+    images = [(250, 190), (256, 170)]
+    arguments = names, (3, 2), ratio
+    ours = nn.MultiScaleRoIAlign(*arguments)(
+        {k: m.to(backend.device) for k, m in maps.items()}, [b.to(backend.device) for b in found], images
+    )
+    assert_close(ours, torchvision.ops.MultiScaleRoIAlign(*arguments)(maps, found, images), 10)
