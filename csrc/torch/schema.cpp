@@ -82,5 +82,8 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("max_unpool2d(Tensor input, Tensor indices, int[] window, SymInt out_h, SymInt out_w) -> Tensor");
   m.def("max_unpool2d_backward(Tensor grad, Tensor indices, int[] window, bool channels_last) -> Tensor");
 
+  // (N, C, H, W) and (N, D, H, W) -> (N, C, D) in float32 at least, divided by C * H * W if normalize.
+  m.def("gram_matrix(Tensor x, Tensor? y, bool normalize, bool tf32) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

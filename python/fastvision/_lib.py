@@ -222,11 +222,11 @@ def register_folding_vmap(op: Op, tensors: int) -> None:
     dimension is folded into it."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        moved = [
-            arg.movedim(dim, 0) if dim is not None else arg.expand(info.batch_size, *arg.shape)
+        moved: list[Any] = [
+            arg if arg is None else arg.movedim(dim, 0) if dim is not None else arg.expand(info.batch_size, *arg.shape)
             for arg, dim in zip(args[:tensors], in_dims[:tensors])
         ]
-        result = op(*(arg.flatten(0, 1) for arg in moved), *args[tensors:])
+        result = op(*(arg if arg is None else arg.flatten(0, 1) for arg in moved), *args[tensors:])
         batch = (info.batch_size, moved[0].shape[1])
         if isinstance(result, tuple):
             return tuple(r.unflatten(0, batch) for r in result), tuple(0 for _ in result)

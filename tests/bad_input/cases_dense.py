@@ -39,3 +39,34 @@ def a085(b):
         ops.max_unpool2d(X(1, 1, 2, 2), torch.zeros(1, 1, 2, 2, dtype=torch.int32), 2)
     with raises(ValueError, "(1, 1, 2, 3)", "(1, 1, 2, 2)"):
         ops.max_unpool2d(X(1, 1, 2, 2), torch.zeros(1, 1, 2, 3, dtype=torch.long), 2)
+
+
+def a029_gram(b):
+    x = torch.rand(2 * 6 * 7 * 5 + 1, device=b.device).half()[1:].view(2, 6, 7, 5)  # 2-byte aligned only
+    assert torch.equal(ops.gram_matrix(x), ops.gram_matrix(x.clone()))
+
+
+def a081(b):
+    out = ops.gram_matrix(torch.zeros(2, 3, 0, 4, device=b.device), normalize=False)
+    assert torch.equal(out, torch.zeros(2, 3, 3, device=b.device))
+    assert torch.equal(ops.gram_matrix(torch.zeros(2, 3, 0, 4, device=b.device), normalize=True), out)
+    assert ops.gram_matrix(torch.zeros(0, 3, 4, 4, device=b.device)).shape == (0, 3, 3)
+
+
+def a082(b):
+    assert ops.gram_matrix(torch.ones(1, 1, 1024, 1024, device=b.device).bfloat16()).item() == 1048576.0
+
+
+def a083(b):
+    x = torch.randn(2, 33, 17, 19).to(b.device)
+    g = ops.gram_matrix(x)
+    assert torch.equal(g, g.transpose(1, 2))
+    assert (g.diagonal(dim1=1, dim2=2) >= 0).all()
+    exact = torch.einsum("nchw,ndhw->ncd", x.double(), x.double())
+    assert (g.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+def gram_of_a_memory_bomb(b):
+    with raises(RuntimeError, "gram_matrix", "bytes"):
+        ops.gram_matrix(torch.zeros(1, device=b.device).expand(1, 2**20, 1, 1))
+    assert ops.gram_matrix(X(1, 2, 3, 3)).shape == (1, 2, 2)

@@ -85,6 +85,8 @@ def native_calls():
         ("max_unpool2d", (x, places, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16)),
         ("max_unpool2d", (x, places.byte() % 4, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16)),
         ("max_unpool2d_backward", (_features(2, 3, 18, 16).requires_grad_(), places, [2, 2, 2, 2, 0, 0, 1, 1], True)),
+        ("gram_matrix", (x, None, True, False)),
+        ("gram_matrix", (last, _features(2, 3, 9, 8).requires_grad_(), False, False)),
         ("device_errors", (torch.empty(0),)),
     ]
 
@@ -137,6 +139,8 @@ def public_calls():
         ),
         ("max_pool2d", lambda x: ops.max_pool2d(x, 2, return_indices=True), (x,)),
         ("max_unpool2d", lambda x, i: ops.max_unpool2d(x, i, 2), (x, torch.arange(72).expand(2, 3, 72).view(x.shape))),
+        ("gram_matrix", lambda x: ops.gram_matrix(x, normalize=True), (x,)),
+        ("gram_matrix of two", lambda x, y: ops.gram_matrix(x, y), (x, x[:, :2])),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
     ]
 

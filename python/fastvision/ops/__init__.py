@@ -4,6 +4,7 @@ from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from .device_errors import device_errors
+from .gram_matrix import gram_matrix
 from .grid_anchors import grid_anchors
 from .mask_iou import mask_iou
 from .match_boxes import match_boxes
@@ -41,6 +42,7 @@ __all__ = [
     "distance_box_iou",
     "encode_boxes",
     "generalized_box_iou",
+    "gram_matrix",
     "grid_anchors",
     "mask_iou",
     "match_boxes",
