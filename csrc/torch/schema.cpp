@@ -85,5 +85,18 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   // (N, C, H, W) and (N, D, H, W) -> (N, C, D) in float32 at least, divided by C * H * W if normalize.
   m.def("gram_matrix(Tensor x, Tensor? y, bool normalize, bool tf32) -> Tensor");
 
+  // geometry: stride, padding and dilation, two numbers each. The sizes of the result may be any: a window counts what
+  // of it is inside the map, so that each op is the gradient of the others.
+  m.def(
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int groups, SymInt out_h, SymInt out_w)"
+      " -> Tensor");
+  m.def(
+      "conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int groups, SymInt out_h,"
+      " SymInt out_w) -> Tensor");
+  // small: a pixel per window of large.
+  m.def(
+      "conv2d_weight_gradient(Tensor small, Tensor large, int[] geometry, int groups, SymInt kernel_h,"
+      " SymInt kernel_w) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

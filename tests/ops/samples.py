@@ -41,6 +41,7 @@ def native_calls():
     places = torch.randint(0, 18 * 16, x.shape, generator=_generator())
     pair = torch.rand(5, 5, generator=_generator())
     plain_a, plain_b = a.detach(), b.detach()
+    kernel, depthwise, bias = (_features(*size).requires_grad_() for size in ((8, 3, 3, 3), (8, 1, 3, 3), (8,)))
     return [
         *[("box_iou", (a, b, kind, aligned, 1e-7)) for kind in range(4) for aligned in (False, True)],
         ("box_iou", (batch, batch.detach(), 0, False, 0.0)),
@@ -87,6 +88,12 @@ def native_calls():
         ("max_unpool2d_backward", (_features(2, 3, 18, 16).requires_grad_(), places, [2, 2, 2, 2, 0, 0, 1, 1], True)),
         ("gram_matrix", (x, None, True, False)),
         ("gram_matrix", (last, _features(2, 3, 9, 8).requires_grad_(), False, False)),
+        ("conv2d", (x, kernel, bias, [2, 1, 1, 0, 1, 2], 1, 5, 4)),
+        ("conv2d", (last, depthwise, None, [1, 1, 2, 2, 2, 2], 8, 9, 8)),
+        ("conv_transpose2d", (x, kernel[:3], bias[:3], [2, 3, 1, 0, 1, 2], 1, 18, 27)),
+        ("conv_transpose2d", (last, depthwise, bias, [2, 2, 1, 1, 1, 1], 8, 18, 16)),
+        ("conv2d_weight_gradient", (x, last, [1, 1, 1, 1, 1, 1], 1, 3, 3)),
+        ("conv2d_weight_gradient", (last, last.detach().sin().requires_grad_(), [1, 1, 2, 2, 2, 2], 8, 3, 3)),
         ("device_errors", (torch.empty(0),)),
     ]
 
@@ -141,6 +148,18 @@ def public_calls():
         ("max_unpool2d", lambda x, i: ops.max_unpool2d(x, i, 2), (x, torch.arange(72).expand(2, 3, 72).view(x.shape))),
         ("gram_matrix", lambda x: ops.gram_matrix(x, normalize=True), (x,)),
         ("gram_matrix of two", lambda x, y: ops.gram_matrix(x, y), (x, x[:, :2])),
+        ("conv2d", lambda x, w: ops.conv2d(x, w, padding="same", algorithm="fastvision"), (x, _features(4, 3, 3, 2))),
+        ("conv2d auto", lambda x, w: ops.conv2d(x, w, dilation=2), (x, _features(4, 3, 3, 2))),
+        (
+            "conv_transpose2d",
+            lambda x, w: ops.conv_transpose2d(x, w, stride=2, algorithm="fastvision"),
+            (x, _features(3, 2, 3, 2)),
+        ),
+        (
+            "upsample_bilinear_kernel",
+            lambda x: x + ops.upsample_bilinear_kernel(3, 4, device=x.device)[:, :, :1, :1],
+            (x,),
+        ),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
     ]
 

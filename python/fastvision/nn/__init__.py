@@ -1,11 +1,14 @@
 """Modules: blocks that several model families share, and the module forms of the ops."""
 
+from .convolutions import Conv2d, ConvTranspose2d
 from .feature_pyramid import FeaturePyramidNetwork
 from .frozen_batch_norm import FrozenBatchNorm2d
 from .image_batcher import ImageBatch, ImageBatcher
 from .roi_modules import MultiScaleRoIAlign, RoIAlign, RoIPool
 
 __all__ = [
+    "Conv2d",
+    "ConvTranspose2d",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",
     "ImageBatch",

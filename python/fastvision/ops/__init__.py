@@ -3,6 +3,8 @@
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .conv2d import conv2d
+from .conv_transpose2d import conv_transpose2d, upsample_bilinear_kernel
 from .device_errors import device_errors
 from .gram_matrix import gram_matrix
 from .grid_anchors import grid_anchors
@@ -37,6 +39,8 @@ __all__ = [
     "box_convert",
     "box_iou",
     "complete_box_iou",
+    "conv2d",
+    "conv_transpose2d",
     "decode_boxes",
     "device_errors",
     "distance_box_iou",
@@ -69,4 +73,5 @@ __all__ = [
     "soft_nms",
     "soft_nms_padded",
     "total_variation",
+    "upsample_bilinear_kernel",
 ]
