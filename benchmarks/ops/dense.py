@@ -70,7 +70,41 @@ def gram_matrix() -> Iterator[Row]:
         yield f"{label} channels_last (torch: NCHW)", lambda x=last: ops.gram_matrix(x), plain
 
 
-GROUPS = [total_variation, max_unpool2d, gram_matrix]
+def conv_transpose2d() -> Iterator[Row]:
+    """FCN's upsampling (FCN-32s, FCN-8s) and U-Net's (2 x 2, stride 2)."""
+    for channels, size, stride in ((21, 16, 32), (21, 70, 8)):
+        x, w = torch.randn(1, channels, size, size), ops.upsample_bilinear_kernel(channels, stride)
+        for name, image in (("NCHW", x), ("channels_last", x.to(memory_format=torch.channels_last))):
+            yield (
+                f"conv_transpose2d bilinear {channels}x{size}x{size}, stride {stride} {name}",
+                lambda i=image, w=w, s=stride: ops.conv_transpose2d(i, w, None, s, groups=w.shape[0]),
+                lambda i=image, w=w, s=stride: F.conv_transpose2d(i, w, None, s, groups=w.shape[0]),
+            )
+    for channels, size in ((256, 128), (128, 256), (64, 256)):
+        x, w = torch.randn(1, channels, size, size), torch.randn(channels, channels // 2, 2, 2)
+        yield (
+            f"conv_transpose2d 2x2 {channels}x{size}x{size} -> {channels // 2} NCHW",
+            lambda x=x, w=w: ops.conv_transpose2d(x, w, None, 2),
+            lambda x=x, w=w: F.conv_transpose2d(x, w, None, 2),
+        )
+
+
+def conv2d() -> Iterator[Row]:
+    """Atrous depthwise convolutions of DeepLab v3+."""
+    for channels, dilation in ((2048, 12), (1024, 18)):
+        x, w = torch.randn(1, channels, 33, 33), torch.randn(channels, 1, 3, 3).requires_grad_()
+        for name, format in (("NCHW", torch.contiguous_format), ("channels_last", torch.channels_last)):
+            image = x.to(memory_format=format).requires_grad_()
+            options = (None, 1, dilation, dilation, channels)
+            ours = lambda i, w, o=options: ops.conv2d(i, w, *o)  # noqa: E731
+            theirs = lambda i, w, o=options: F.conv2d(i, w, *o)  # noqa: E731
+            label = f"conv2d depthwise 3x3, dilation {dilation}, {channels}x33x33 {name}"
+            plain, kernel = image.detach(), w.detach()
+            yield label, lambda f=ours, i=plain, k=kernel: f(i, k), lambda f=theirs, i=plain, k=kernel: f(i, k)
+            yield f"{label} + gradients", with_gradient(ours, image, w), with_gradient(theirs, image, w)
+
+
+GROUPS = [total_variation, max_unpool2d, gram_matrix, conv_transpose2d, conv2d]
 
 
 def agree(ours: Any, theirs: Any) -> None:

@@ -54,7 +54,8 @@ def a081(b):
 
 
 def a082(b):
-    assert ops.gram_matrix(torch.ones(1, 1, 1024, 1024, device=b.device).bfloat16()).item() == 1048576.0
+    side = 512 if b.name == "emulated" else 1024  # bfloat16 sums would stall at 256, and the emulator is slow
+    assert ops.gram_matrix(torch.ones(1, 1, side, side, device=b.device).bfloat16()).item() == side * side
 
 
 def a083(b):

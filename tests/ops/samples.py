@@ -157,7 +157,7 @@ def public_calls():
         ),
         (
             "upsample_bilinear_kernel",
-            lambda x: x + ops.upsample_bilinear_kernel(3, 4, device=x.device)[:, :, :1, :1],
+            lambda x: x.sum() + ops.upsample_bilinear_kernel(3, 4, device=x.device),
             (x,),
         ),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),

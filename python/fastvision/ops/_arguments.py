@@ -35,7 +35,7 @@ def group_names(op: str, name: str, t: Tensor) -> Tensor:
 
 def pair(op: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
     """(vertical, horizontal) from one int or two."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) == 1:
         values *= 2
     if any(isinstance(n, bool) or not isinstance(n, (int, torch.SymInt)) for n in values):

@@ -42,9 +42,10 @@ def with_batch(op: str, t: Tensor) -> Tensor:
 
 def autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The tensors in the dtype of an enclosing autocast region, as torch's convolutions have it."""
-    if not torch.is_autocast_enabled(input.device.type):
+    device = input.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return input, weight, bias
-    dtype = torch.get_autocast_dtype(input.device.type)
+    dtype = torch.get_autocast_dtype(device)
     input, weight = (t.to(dtype) if t.dtype != torch.float64 else t for t in (input, weight))
     return input, weight, bias.to(input.dtype) if bias is not None and bias.dtype != torch.float64 else bias
 

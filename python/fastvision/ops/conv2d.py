@@ -101,7 +101,7 @@ def _output_size(batch: Tensor, weight: Tensor, geometry: list[int]) -> list[int
 
 
 def _own_is_faster(batch: Tensor, weight: Tensor, geometry: list[int], groups: int) -> bool:
-    """By measurement (docs/kernels/conv2d.md)."""
+    """By measurement (docs/kernels/convolution.md)."""
     depthwise = groups == weight.shape[0] == batch.shape[1]
     if batch.device.type == "cuda":
         return depthwise and max(geometry[4:]) > 1

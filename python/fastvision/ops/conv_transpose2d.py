@@ -93,7 +93,7 @@ def conv_transpose2d(
 
 
 def _own_is_faster(batch: Tensor, weight: Tensor, geometry: list[int], groups: int) -> bool:
-    """By measurement (docs/kernels/conv_transpose2d.md)."""
+    """By measurement (docs/kernels/convolution.md)."""
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
     if batch.device.type == "cuda":
         return depthwise
