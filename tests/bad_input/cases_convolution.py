@@ -126,3 +126,13 @@ def a093(b):
         out = ops.conv_transpose2d(x, w, stride=2, algorithm="fastvision")
         results.append(torch.autograd.grad(out.square().sum(), w)[0])
     assert all(torch.equal(r, results[0]) for r in results)
+
+
+def windows_outside_the_map(b):
+    """torch 2.13 crashes on these in channels_last."""
+    for size, kernel, padding, dilation in (((3, 1), (2, 1), (0, 3), (1, 4)), ((2, 1), (3, 2), (1, 5), (1, 3))):
+        x = X(2, 2, *size).to(b.device).to(memory_format=torch.channels_last)
+        w, bias = X(4, 1, *kernel).to(b.device), X(4).to(b.device)
+        out = [ops.conv2d(x, w, bias, 1, padding, dilation, 2, algorithm=algorithm) for algorithm in ALGORITHMS]
+        torch.testing.assert_close(out[0], out[1])
+        torch.testing.assert_close(out[2], out[1])
