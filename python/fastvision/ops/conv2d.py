@@ -38,8 +38,8 @@ def conv2d(
             ``"same"`` where ``stride`` is 1.
         groups: Groups of channels that have nothing to do with each other.
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem: the own
-            kernels for one channel per group and a dilation above 1 (CUDA) or of at least 8 (CPU); on the CPU also where
-            the padding is as large as the dilated kernel.
+            kernels for one channel per group and a dilation above 1 (CUDA) or of at least 8 (CPU); on the CPU also
+            where the padding is as large as the dilated kernel.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
