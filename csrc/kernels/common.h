@@ -135,7 +135,8 @@ enum class OpId : int64_t {
   roi_align_rotated,
   sigmoid_focal_loss,
   softmax_focal_loss,
-  dice_loss
+  dice_loss,
+  max_unpool2d
 };
 struct DeviceErrors {
   unsigned long long count;
@@ -171,6 +172,10 @@ FV_HD double select(bool m, double yes, double no) { return m ? yes : no; }
 FV_HD bool both(bool a, bool b) { return a && b; }
 FV_HD float abs_of(float a) { return fabsf(a); }
 FV_HD double abs_of(double a) { return fabs(a); }
+FV_HD float sqrt_of(float a) { return __builtin_sqrtf(a); }
+FV_HD double sqrt_of(double a) { return __builtin_sqrt(a); }
+FV_HD float power_of(float a, double exponent) { return __builtin_powf(a, float(exponent)); }
+FV_HD double power_of(double a, double exponent) { return __builtin_pow(a, exponent); }
 
 // a * b + c, rounded once where the machine can. Everywhere else the compilers are told not to fuse, so that
 // comparisons (which box overlaps more) come out the same on every backend.

@@ -158,6 +158,23 @@ FV_HD VecOf<A, Isa> abs_of(VecOf<A, Isa> a) {
   return a.raw < A(0) ? -a.raw : a.raw;
 }
 
+// f of every lane, for functions that have no instruction.
+template <class A, class Isa, class F>
+FV_HD VecOf<A, Isa> each_lane(VecOf<A, Isa> a, F&& f) {
+  A lanes[VecOf<A, Isa>::kLanes];
+  a.store(lanes);
+  for (int i = 0; i < VecOf<A, Isa>::kLanes; ++i) lanes[i] = f(lanes[i]);
+  return VecOf<A, Isa>::load(lanes);
+}
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> sqrt_of(VecOf<A, Isa> a) {
+  return each_lane(a, [](A v) { return sqrt_of(v); });
+}
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> power_of(VecOf<A, Isa> a, double exponent) {
+  return each_lane(a, [=](A v) { return power_of(v, exponent); });
+}
+
 // One bit per lane.
 template <class A, class Isa>
 FV_HD uint32_t bits(MaskOf<A, Isa> m) {

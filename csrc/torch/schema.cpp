@@ -135,6 +135,34 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "dice_loss_backward(Tensor grad, Tensor sums, Tensor states, Tensor logits, Tensor targets, bool softmax,"
       " float smooth, int? ignore_index) -> Tensor");
+  // Sums of each plane (..., H, W), in float32 at least. penalty: 0 |d|, 1 d^2, 2 (dx^2 + dy^2)^(1/2), 3 ^(beta/2).
+  m.def("total_variation(Tensor x, int penalty, float beta) -> Tensor");
+  m.def("total_variation_backward(Tensor grad, Tensor x, int penalty, float beta) -> Tensor");
+
+  // window: kernel, stride, padding and dilation, two numbers each. Indices are int64 positions y * width + x or, if
+  // compact, uint8 numbers of taps within a window.
+  m.def("max_pool2d(Tensor input, int[] window, bool ceil_mode, bool compact) -> (Tensor output, Tensor indices)");
+  m.def(
+      "max_pool2d_backward(Tensor grad, Tensor indices, int[] window, SymInt h, SymInt w, bool channels_last)"
+      " -> Tensor");
+  m.def("max_unpool2d(Tensor input, Tensor indices, int[] window, SymInt out_h, SymInt out_w) -> Tensor");
+  m.def("max_unpool2d_backward(Tensor grad, Tensor indices, int[] window, bool channels_last) -> Tensor");
+
+  // (N, C, H, W) and (N, D, H, W) -> (N, C, D) in float32 at least, divided by C * H * W if normalize.
+  m.def("gram_matrix(Tensor x, Tensor? y, bool normalize, bool tf32) -> Tensor");
+
+  // geometry: stride, padding and dilation, two numbers each. The sizes of the result may be any: a window counts what
+  // of it is inside the map, so that each op is the gradient of the others.
+  m.def(
+      "conv2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int groups, SymInt out_h, SymInt out_w)"
+      " -> Tensor");
+  m.def(
+      "conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int groups, SymInt out_h,"
+      " SymInt out_w) -> Tensor");
+  // small: a pixel per window of large.
+  m.def(
+      "conv2d_weight_gradient(Tensor small, Tensor large, int[] geometry, int groups, SymInt kernel_h,"
+      " SymInt kernel_w) -> Tensor");
 
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -217,6 +217,25 @@ def register_batch_vmap(op: Op, tensors: int) -> None:
         torch.library.register_vmap(f"{namespace}::{op.name}", rule)
 
 
+def register_folding_vmap(op: Op, tensors: int) -> None:
+    """vmap rule of an op whose first ``tensors`` arguments and all results have the batch as dimension 0: the mapped
+    dimension is folded into it."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        moved: list[Any] = [
+            arg if arg is None else arg.movedim(dim, 0) if dim is not None else arg.expand(info.batch_size, *arg.shape)
+            for arg, dim in zip(args[:tensors], in_dims[:tensors])
+        ]
+        result = op(*(arg if arg is None else arg.flatten(0, 1) for arg in moved), *args[tensors:])
+        batch = (info.batch_size, moved[0].shape[1])
+        if isinstance(result, tuple):
+            return tuple(r.unflatten(0, batch) for r in result), tuple(0 for _ in result)
+        return result.unflatten(0, batch), 0
+
+    for namespace in NAMESPACES:
+        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+
+
 def register_no_vmap(op: Op, instead: str) -> None:
     """vmap of an op whose results differ in size is an error that names what to use instead."""
 

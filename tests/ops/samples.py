@@ -43,11 +43,13 @@ def native_calls():
     weights = [10.0, 10.0, 5.0, 5.0]
     out = torch.rand(4, 3, 2, 3, generator=_generator()).requires_grad_()
     argmax = torch.randint(-1, 72, (4, 3, 2, 3), generator=_generator(), dtype=torch.int32)
+    places = torch.randint(0, 18 * 16, x.shape, generator=_generator())
     pair = torch.rand(5, 5, generator=_generator())
     turned, more_turned = _rotated(5).requires_grad_(), _rotated(5).flip(0).requires_grad_()
     turned_batch = _rotated(2, 4, dtype=torch.float64).requires_grad_()
     turned_rois = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), _rotated(4)], 1)
     plain_a, plain_b = a.detach(), b.detach()
+    kernel, depthwise, bias = (_features(*size).requires_grad_() for size in ((8, 3, 3, 3), (8, 1, 3, 3), (8,)))
     return [
         *[("box_iou", (a, b, kind, aligned, 1e-7)) for kind in range(4) for aligned in (False, True)],
         ("box_iou", (batch, batch.detach(), 0, False, 0.0)),
@@ -100,6 +102,22 @@ def native_calls():
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, True)),
         *_native_losses(),
+        *[("total_variation", (image, penalty, 1.5)) for image in (x, last) for penalty in range(4)],
+        *[("total_variation_backward", (out.detach()[:2, :, 0, 0], x, penalty, 1.5)) for penalty in range(4)],
+        ("max_pool2d", (x, [2, 3, 2, 1, 1, 1, 1, 2], True, True)),
+        ("max_pool2d", (last, [3, 2, 2, 2, 0, 0, 1, 1], False, False)),
+        ("max_pool2d_backward", (x, places.byte() % 4, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16, True)),
+        ("max_unpool2d", (x, places, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16)),
+        ("max_unpool2d", (x, places.byte() % 4, [2, 2, 2, 2, 0, 0, 1, 1], 18, 16)),
+        ("max_unpool2d_backward", (_features(2, 3, 18, 16).requires_grad_(), places, [2, 2, 2, 2, 0, 0, 1, 1], True)),
+        ("gram_matrix", (x, None, True, False)),
+        ("gram_matrix", (last, _features(2, 3, 9, 8).requires_grad_(), False, False)),
+        ("conv2d", (x, kernel, bias, [2, 1, 1, 0, 1, 2], 1, 5, 4)),
+        ("conv2d", (last, depthwise, None, [1, 1, 2, 2, 2, 2], 8, 9, 8)),
+        ("conv_transpose2d", (x, kernel[:3], bias[:3], [2, 3, 1, 0, 1, 2], 1, 18, 27)),
+        ("conv_transpose2d", (last, depthwise, bias, [2, 2, 1, 1, 1, 1], 8, 18, 16)),
+        ("conv2d_weight_gradient", (x, last, [1, 1, 1, 1, 1, 1], 1, 3, 3)),
+        ("conv2d_weight_gradient", (last, last.detach().sin().requires_grad_(), [1, 1, 2, 2, 2, 2], 8, 3, 3)),
         ("device_errors", (torch.empty(0),)),
     ]
 
@@ -195,6 +213,28 @@ def public_calls():
         ("generalized_box_iou_loss", ops.generalized_box_iou_loss, (a, b)),
         ("distance_box_iou_loss", lambda a, b: ops.distance_box_iou_loss(a, b, "sum"), (a, b)),
         ("complete_box_iou_loss", lambda a, b: ops.complete_box_iou_loss(a, b, "mean"), (a, b)),
+        ("total_variation", ops.total_variation, (x,)),
+        (
+            "total_variation isotropic",
+            lambda x: ops.total_variation(x, isotropic=True, beta=1.5, reduction="mean"),
+            (x,),
+        ),
+        ("max_pool2d", lambda x: ops.max_pool2d(x, 2, return_indices=True), (x,)),
+        ("max_unpool2d", lambda x, i: ops.max_unpool2d(x, i, 2), (x, torch.arange(72).expand(2, 3, 72).view(x.shape))),
+        ("gram_matrix", lambda x: ops.gram_matrix(x, normalize=True), (x,)),
+        ("gram_matrix of two", lambda x, y: ops.gram_matrix(x, y), (x, x[:, :2])),
+        ("conv2d", lambda x, w: ops.conv2d(x, w, padding="same", algorithm="fastvision"), (x, _features(4, 3, 3, 2))),
+        ("conv2d auto", lambda x, w: ops.conv2d(x, w, dilation=2), (x, _features(4, 3, 3, 2))),
+        (
+            "conv_transpose2d",
+            lambda x, w: ops.conv_transpose2d(x, w, stride=2, algorithm="fastvision"),
+            (x, _features(3, 2, 3, 2)),
+        ),
+        (
+            "upsample_bilinear_kernel",
+            lambda x: x.sum() + ops.upsample_bilinear_kernel(3, 4, device=x.device),
+            (x,),
+        ),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
         ("box_area", ops.box_area, (a,)),
         ("clip_boxes_to_image", lambda t: ops.clip_boxes_to_image(t, (9, 8)), (a,)),

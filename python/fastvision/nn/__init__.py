@@ -1,5 +1,6 @@
 """Modules: blocks that several model families share, and the module forms of the ops."""
 
+from .convolutions import Conv2d, ConvTranspose2d
 from .feature_pyramid import FeaturePyramidNetwork
 from .frozen_batch_norm import FrozenBatchNorm2d
 from .image_batcher import ImageBatch, ImageBatcher
@@ -7,6 +8,8 @@ from .losses import DiceLoss, SigmoidFocalLoss, SoftmaxFocalLoss
 from .roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 
 __all__ = [
+    "Conv2d",
+    "ConvTranspose2d",
     "DiceLoss",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",

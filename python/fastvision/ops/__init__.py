@@ -10,13 +10,18 @@ from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_bo
 from .box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 from .box_iou_rotated import box_iou_rotated
 from .clip_boxes_to_image import clip_boxes_to_image
+from .conv2d import conv2d
+from .conv_transpose2d import conv_transpose2d, upsample_bilinear_kernel
 from .device_errors import device_errors
 from .dice_loss import dice_loss
+from .gram_matrix import gram_matrix
 from .grid_anchors import grid_anchors
 from .mask_iou import mask_iou
 from .masks_to_boxes import masks_to_boxes
 from .match_boxes import match_boxes
 from .matrix_nms import matrix_nms
+from .max_pool2d import max_pool2d
+from .max_unpool2d import max_unpool2d
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
@@ -43,6 +48,7 @@ from .sample_labels import sample_labels
 from .sigmoid_focal_loss import sigmoid_focal_loss
 from .soft_nms import soft_nms, soft_nms_padded
 from .softmax_focal_loss import softmax_focal_loss
+from .total_variation import total_variation
 
 __all__ = [
     "FeaturePyramidNetwork",
@@ -61,6 +67,8 @@ __all__ = [
     "clip_boxes_to_image",
     "complete_box_iou",
     "complete_box_iou_loss",
+    "conv2d",
+    "conv_transpose2d",
     "decode_boxes",
     "device_errors",
     "dice_loss",
@@ -69,11 +77,14 @@ __all__ = [
     "encode_boxes",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "gram_matrix",
     "grid_anchors",
     "mask_iou",
     "masks_to_boxes",
     "match_boxes",
     "matrix_nms",
+    "max_pool2d",
+    "max_unpool2d",
     "multiclass_nms",
     "multiscale_roi_align",
     "nms",
@@ -100,4 +111,6 @@ __all__ = [
     "soft_nms",
     "soft_nms_padded",
     "softmax_focal_loss",
+    "total_variation",
+    "upsample_bilinear_kernel",
 ]

@@ -3,6 +3,8 @@
 The checks are for fake kernels, in the words of the native ones (csrc/torch/binding.h).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,18 @@ def group_names(op: str, name: str, t: Tensor) -> Tensor:
     if t.dtype not in _INTEGERS:
         raise TypeError(f"{op}: {name}: expected dtype int64 or another integer, got {_name(t.dtype)}")
     return t.long()
+
+
+def pair(op: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """(vertical, horizontal) from one int or two."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    if len(values) == 1:
+        values *= 2
+    if any(isinstance(n, bool) or not isinstance(n, (int, torch.SymInt)) for n in values):
+        raise TypeError(f"{op}: {argument}: expected an int or 2 ints, got {value}")
+    if len(values) != 2:
+        raise ValueError(f"{op}: {argument}: expected an int or 2 ints, got {len(values)}")
+    return values[0], values[1]
 
 
 def _name(dtype: object) -> str:

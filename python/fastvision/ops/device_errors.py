@@ -18,6 +18,7 @@ _OPS = (  # OpId in csrc/kernels/common.h
     "sigmoid_focal_loss",
     "softmax_focal_loss",
     "dice_loss",
+    "max_unpool2d",
 )
 
 

@@ -1,0 +1,180 @@
+// A block multiplies a 64 x 64 tile of the result over its part of the pixels, 32 at a time through two buffers in
+// shared memory; symmetric products have only the tiles on and above the diagonal. 16-bit types and, where allowed,
+// float32 as tf32 use the tensor cores (eight warps, 16 x 32 results each); float32 otherwise and float64 use ordinary
+// arithmetic, 4 x 4 results per thread. A second launch adds the parts up in order, scales, and writes both halves:
+// deterministic, equal to its transpose bit for bit. Bound by reading the features once for up to 64 channels; above
+// that each row of tiles reads them again, mostly from L2.
+#include "gram_matrix.h"
+#include "tensor_core.cuh"
+
+namespace fastvision {
+namespace {
+
+constexpr int kTile = GramShape::kTile;
+template <class T>
+constexpr int kDepth = sizeof(T) == 8 ? 16 : 32;
+
+// Rows of the shared tiles are padded so that the 8 rows of a fragment lie in different banks.
+template <class T>
+constexpr int kRow = kDepth<T> + (sizeof(T) == 2 ? 8 : 4);
+
+template <class T>
+struct Stage {
+  alignas(16) T x[kTile][kRow<T>], y[kTile][kRow<T>];
+};
+
+// Channels [c0, c0 + 64) of pixels [p0, p0 + kDepth) to shared memory, zeros beyond the channels and beyond `end`.
+template <class T>
+__device__ void load_tile(T (&to)[kTile][kRow<T>], const GramShape& s, const T* features, int64_t channels, int64_t c0,
+                          int64_t p0, int64_t end) {
+  constexpr int kPack = 16 / sizeof(T), kPacks = kDepth<T> / kPack;
+  if (!s.channels_last && s.pixels % kPack == 0) {
+    for (int k = threadIdx.x; k < kTile * kPacks; k += kThreads) {
+      const int c = k / kPacks, p = k % kPacks * kPack;
+      const bool inside = c0 + c < channels && p0 + p < end;
+      cp_async<16>(&to[c][p], inside ? features + (c0 + c) * s.pixels + p0 + p : features, inside ? 16 : 0);
+    }
+    return;
+  }
+  for (int k = threadIdx.x; k < kTile * kDepth<T>; k += kThreads) {
+    const int c = s.channels_last ? k % kTile : k / kDepth<T>, p = s.channels_last ? k / kTile : k % kDepth<T>;
+    const bool inside = c0 + c < channels && p0 + p < end;
+    const int64_t place = s.channels_last ? (p0 + p) * channels + c0 + c : (c0 + c) * s.pixels + p0 + p;
+    to[c][p] = inside ? features[place] : T{};
+  }
+}
+
+// What one warp or thread adds up, and where in the tile its results are.
+template <class T>
+struct TensorCoreTile {
+  float sum[4][4] = {};  // 16 x 8 results each: rows warp % 4 * 16, columns warp / 4 * 32 + 8 k
+
+  __device__ void add(const Stage<T>& stage) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int row = warp % 4 * 16, column = warp / 4 * 32;
+    if constexpr (sizeof(T) == 2) {
+      FV_UNROLL
+      for (int k = 0; k < kDepth<T>; k += 16) {
+        uint32_t a[4];
+        ldmatrix_x4(a, &stage.x[row + lane % 16][k + lane / 16 * 8]);
+        FV_UNROLL
+        for (int n = 0; n < 4; n += 2) {
+          uint32_t b[4];  // matrices: columns 0..7 at k and k + 8, columns 8..15 at k and k + 8
+          ldmatrix_x4(b, &stage.y[column + n * 8 + lane % 8 + lane / 16 * 8][k + lane / 8 % 2 * 8]);
+          const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
+          mma_m16n8k16<T>(sum[n], a, first, sum[n]);
+          mma_m16n8k16<T>(sum[n + 1], a, second, sum[n + 1]);
+        }
+      }
+    } else {
+      const int group = lane / 4, member = lane % 4;
+      FV_UNROLL
+      for (int k = 0; k < kDepth<T>; k += 8) {
+        uint32_t a[4];
+        FV_UNROLL
+        for (int i = 0; i < 4; ++i) a[i] = to_tf32(stage.x[row + group + i % 2 * 8][k + member + i / 2 * 4]);
+        FV_UNROLL
+        for (int n = 0; n < 4; ++n) {
+          const uint32_t b[2] = {to_tf32(stage.y[column + n * 8 + group][k + member]),
+                                 to_tf32(stage.y[column + n * 8 + group][k + member + 4])};
+          mma_m16n8k8_tf32(sum[n], a, b, sum[n]);
+        }
+      }
+    }
+  }
+  template <class F>
+  __device__ void each(F&& f) const {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    FV_UNROLL
+    for (int n = 0; n < 4; ++n) FV_UNROLL
+    for (int i = 0; i < 4; ++i)
+      f(warp % 4 * 16 + lane / 4 + i / 2 * 8, warp / 4 * 32 + n * 8 + lane % 4 * 2 + i % 2, sum[n][i]);
+  }
+};
+
+template <class T>
+struct PlainTile {
+  Accum<T> sum[4][4] = {};  // rows threadIdx.x / 16 + 16 i, columns threadIdx.x % 16 + 16 j
+
+  __device__ void add(const Stage<T>& stage) {
+    for (int k = 0; k < kDepth<T>; ++k) {
+      Accum<T> a[4], b[4];
+      FV_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        a[i] = to_accum(stage.x[threadIdx.x / 16 + 16 * i][k]);
+        b[i] = to_accum(stage.y[threadIdx.x % 16 + 16 * i][k]);
+      }
+      FV_UNROLL
+      for (int i = 0; i < 4; ++i) FV_UNROLL
+      for (int j = 0; j < 4; ++j) sum[i][j] = multiply_add(a[i], b[j], sum[i][j]);
+    }
+  }
+  template <class F>
+  __device__ void each(F&& f) const {
+    FV_UNROLL
+    for (int i = 0; i < 4; ++i) FV_UNROLL
+    for (int j = 0; j < 4; ++j) f(threadIdx.x / 16 + 16 * i, threadIdx.x % 16 + 16 * j, sum[i][j]);
+  }
+};
+
+template <class T, class Tile>
+__global__ void __launch_bounds__(kThreads)
+    product_kernel(GramShape s, const T* __restrict__ x, const T* __restrict__ y, Accum<T>* __restrict__ partial) {
+  FV_SHARED(stages, Stage<T>[2]);
+  const int64_t parts = s.parts(), per_part = s.pixels_per_part();
+  for (int64_t block = blockIdx.x; block < s.batch * s.tiles() * parts; block += gridDim.x) {
+    const GramPiece piece = gram_piece(s, block, parts);
+    const int64_t begin = piece.part * per_part, end = min_of(begin + per_part, s.pixels);
+    const T* of_x = x + piece.image * s.rows * s.pixels;
+    const T* of_y = y + piece.image * s.columns * s.pixels;
+    const auto load = [&](int64_t p) {
+      Stage<T>& stage = stages[(p - begin) / kDepth<T> % 2];
+      if (p < end) {
+        load_tile(stage.x, s, of_x, s.rows, piece.row, p, end);
+        load_tile(stage.y, s, of_y, s.columns, piece.column, p, end);
+      }
+      cp_async_commit();
+    };
+    Tile tile;
+    load(begin);
+    for (int64_t p = begin; p < end; p += kDepth<T>) {
+      load(p + kDepth<T>);
+      cp_async_wait<1>();
+      __syncthreads();
+      tile.add(stages[(p - begin) / kDepth<T> % 2]);
+      __syncthreads();
+    }
+    Accum<T>* to = partial + piece.part * s.results() + piece.image * s.rows * s.columns;
+    tile.each([&](int i, int j, Accum<T> sum) {
+      const int64_t row = piece.row + i, column = piece.column + j;
+      if (row < s.rows && column < s.columns) to[row * s.columns + column] = sum;
+    });
+  }
+}
+
+template <class A>
+__global__ void __launch_bounds__(kThreads)
+    sum_kernel(GramShape s, const A* __restrict__ partial, A* __restrict__ out) {
+  const int64_t parts = s.parts();
+  FV_FOR(i, s.results()) out[i] = gram_result(s, partial, i, parts);
+}
+
+}  // namespace
+
+template <class T>
+void gram_matrix(const GramShape& s, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const CudaExec& exec) {
+  const int64_t blocks = s.batch * s.tiles() * s.parts();
+  if (blocks == 0) return;
+  const auto multiply = [&](auto* kernel) { launch(exec, kernel, grid_for(blocks, 1), kThreads, 0, s, x, y, partial); };
+  if constexpr (sizeof(T) == 2) multiply(product_kernel<T, TensorCoreTile<T>>);
+  else if constexpr (sizeof(T) == 8) multiply(product_kernel<T, PlainTile<T>>);
+  else multiply(s.tf32 ? product_kernel<T, TensorCoreTile<T>> : product_kernel<T, PlainTile<T>>);
+  launch(exec, sum_kernel<Accum<T>>, grid_for(s.results()), kThreads, 0, s, partial, out);
+}
+
+#define INSTANTIATE(T) \
+  template void gram_matrix(const GramShape&, const T*, const T*, Accum<T>*, Accum<T>*, const CudaExec&);
+FV_ALL_FLOATS(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace fastvision

@@ -1,0 +1,62 @@
+// Gram matrices of feature maps (Gatys et al., CVPR 2016): inner products of channels over all pixels.
+#pragma once
+
+#include "common.h"
+
+namespace fastvision {
+
+struct GramShape {
+  int64_t batch, rows, columns, pixels;  // rows: channels of x; columns: channels of y
+  bool symmetric;                        // y is x: only tiles on and above the diagonal are computed
+  bool channels_last;                    // x and y: (batch, pixels, channels) instead of (batch, channels, pixels)
+  bool tf32;                             // CUDA: float32 factors may be rounded to tf32
+  double scale;                          // of the result
+
+  static constexpr int kTile = 64;
+  FV_HD int64_t tiles_down() const { return ceil_div(rows, kTile); }
+  FV_HD int64_t tiles_across() const { return ceil_div(columns, kTile); }
+  FV_HD int64_t tiles() const {
+    return symmetric ? tiles_down() * (tiles_down() + 1) / 2 : tiles_down() * tiles_across();
+  }
+  // The pixels are summed in parts, and the parts then in order. Their number is a matter of the shape alone, so that
+  // results do not depend on the machine: at most 4096 pixels to a part, which bounds the rounding errors, and less
+  // where the tiles alone are too few to keep many cores busy.
+  FV_HD int64_t parts() const {
+    const int64_t wanted = ceil_div(int64_t(256), max_of(batch * tiles(), int64_t(1)));
+    return max_of(max_of(ceil_div(pixels, int64_t(4096)), min_of(wanted, ceil_div(pixels, int64_t(2048)))), int64_t(1));
+  }
+  FV_HD int64_t pixels_per_part() const { return ceil_div(ceil_div(pixels, int64_t(128)), parts()) * 128; }
+  FV_HD int64_t results() const { return batch * rows * columns; }
+};
+
+// What one piece of the work is about. The tiles of a symmetric product are numbered row by row.
+struct GramPiece {
+  int64_t image, part, row, column;  // the first row and column of the tile
+};
+FV_HD GramPiece gram_piece(const GramShape& s, int64_t piece, int64_t parts) {
+  const int64_t image = piece / parts / s.tiles(), part = piece % parts;
+  int64_t tile = piece / parts % s.tiles();
+  if (!s.symmetric)
+    return {image, part, tile / s.tiles_across() * GramShape::kTile, tile % s.tiles_across() * GramShape::kTile};
+  int64_t row = 0, left = s.tiles_down();
+  for (; tile >= left; --left, ++row) tile -= left;
+  return {image, part, row * GramShape::kTile, (row + tile) * GramShape::kTile};
+}
+
+// The sum of all parts for one result. Of a symmetric product only the upper half of `partial` is ever written.
+template <class A>
+FV_HD A gram_result(const GramShape& s, const A* partial, int64_t i, int64_t parts) {
+  const int64_t row = i / s.columns % s.rows, column = i % s.columns;
+  if (s.symmetric && column < row) i += (column - row) * s.columns + (row - column);
+  A sum(0);
+  for (int64_t k = 0; k < parts; ++k) sum += partial[k * s.results() + i];
+  return sum * A(s.scale);
+}
+
+// Twins. partial: parts() times results() numbers; out: (batch, rows, columns).
+template <class T, class Isa>
+void gram_matrix(const GramShape&, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const Cpu<Isa>&);
+template <class T>
+void gram_matrix(const GramShape&, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const CudaExec&);
+
+}  // namespace fastvision

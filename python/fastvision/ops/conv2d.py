@@ -1,0 +1,116 @@
+"""Convolution. Everything that it shares with transposed convolution: ops/_convolution.py."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from .. import _lib
+from . import _arguments
+from ._convolution import (
+    autocast,
+    check_algorithm,
+    check_arguments,
+    conv2d_op,
+    geometry_of,
+    with_batch,
+)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+) -> Tensor:
+    """Convolution, as ``torch.nn.functional.conv2d``, quick where it is depthwise and atrous (DeepLab).
+
+    Args:
+        input: ``(N, C, H, W)`` or ``(C, H, W)``, NCHW or channels_last; float16, bfloat16, float32 or float64.
+        weight: ``(D, C / groups, kernel height, kernel width)`` of the same dtype.
+        bias: ``(D,)``, added to every pixel.
+        stride, padding, dilation: Pixels, one int or (vertical, horizontal). ``padding`` may be ``"valid"``, or
+            ``"same"`` where ``stride`` is 1.
+        groups: Groups of channels that have nothing to do with each other.
+        algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem: the own
+            kernels for one channel per group and a dilation above 1 (CUDA) or of at least 8 (CPU); on the CPU also
+            where the padding is as large as the dilated kernel.
+
+    Returns:
+        ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
+        ``H' = (H + 2 * padding - dilation * (kernel height - 1) - 1) // stride + 1``.
+
+    The own kernels have no column buffer and no atomics; they and their gradients are deterministic, and any number of
+    times differentiable. 16-bit problems are added up in float32. NaN and infinity reach the pixels that depend on
+    them.
+
+    Raises:
+        TypeError: Not floating point, or different dtypes.
+        ValueError: Wrong shapes or numbers, or different devices.
+
+    >>> conv2d(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.ones(1, 1, 1, 2), dilation=2)
+    tensor([[[4.]]])
+    """
+    op = "conv2d"
+    check_algorithm(op, algorithm)
+    batch, weight, bias = autocast(with_batch(op, input), weight, bias)
+    if isinstance(padding, str):
+        batch, padding = _named_padding(batch, weight, stride, padding, dilation)
+    geometry = geometry_of(op, stride, padding, dilation)
+    try:
+        check_arguments(op, batch, weight, bias, geometry, groups, False)
+    except RuntimeError as error:
+        raise _lib.translate(error) from None
+    size = _output_size(batch, weight, geometry)
+    own = algorithm == "fastvision" or batch.numel() == 0 or weight.numel() == 0
+    out: Tensor
+    if own or (algorithm == "auto" and _own_is_faster(batch, weight, geometry, groups)):
+        out = conv2d_op(batch, weight, bias, geometry, groups, *size)
+    else:
+        if batch.device.type == "cpu" and _has_empty_windows(weight, geometry):
+            batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
+        out = functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)
+    return out if input.dim() == 4 else out[0]
+
+
+def _named_padding(
+    batch: Tensor, weight: Tensor, stride: int | Sequence[int], padding: str, dilation: int | Sequence[int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """Padding in numbers, and the input with a further row or column where "same" is uneven."""
+    if padding not in ("valid", "same"):
+        raise ValueError(f"conv2d: padding: expected an int, 2 ints, valid or same, got {padding!r}")
+    if padding == "valid" or weight.dim() != 4 or batch.dim() != 4:
+        return batch, (0, 0)
+    if _arguments.pair("conv2d", "stride", stride) != (1, 1):
+        raise ValueError(f"conv2d: padding: expected numbers where stride is not 1, got 'same' with stride {stride}")
+    steps = _arguments.pair("conv2d", "dilation", dilation)
+    total = [d * (k - 1) for d, k in zip(steps, weight.shape[2:])]
+    odd = [n % 2 for n in total]
+    return functional.pad(batch, (0, odd[1], 0, odd[0])) if any(odd) else batch, (total[0] // 2, total[1] // 2)
+
+
+def _output_size(batch: Tensor, weight: Tensor, geometry: list[int]) -> list[int]:
+    padded = [batch.shape[2 + k] + 2 * geometry[2 + k] for k in (0, 1)]
+    kernel = [geometry[4 + k] * (weight.shape[2 + k] - 1) + 1 for k in (0, 1)]
+    if padded[0] < kernel[0] or padded[1] < kernel[1]:
+        text = f"the effective kernel size {kernel[0]}x{kernel[1]}, got {padded[0]}x{padded[1]}"
+        raise ValueError(f"conv2d: input: expected a padded map of at least {text}")
+    return [(n - k) // s + 1 for n, k, s in zip(padded, kernel, geometry)]
+
+
+def _has_empty_windows(weight: Tensor, geometry: list[int]) -> bool:
+    """Whether windows may lie in the padding with all their taps."""
+    return any(geometry[2 + k] > geometry[4 + k] * (weight.shape[2 + k] - 1) for k in (0, 1))
+
+
+def _own_is_faster(batch: Tensor, weight: Tensor, geometry: list[int], groups: int) -> bool:
+    """By measurement (docs/kernels/convolution.md)."""
+    depthwise = groups == weight.shape[0] == batch.shape[1]
+    if batch.device.type == "cuda":
+        return depthwise and max(geometry[4:]) > 1
+    return (depthwise and min(geometry[4:]) >= 8) or _has_empty_windows(weight, geometry)

@@ -1,0 +1,138 @@
+"""Cases A072 to A079, A093 and A098: convolutions. A function per case, called with the backend, in its own process."""
+
+import torch
+from cases_regions import X, raises
+from fastvision import nn, ops
+
+ALGORITHMS = ("auto", "fastvision", "torch")
+
+
+def transposed_raises(b, x, w, *texts, **options):
+    for algorithm in ALGORITHMS:
+        with raises(ValueError, "conv_transpose2d", *texts):
+            ops.conv_transpose2d(x.to(b.device), w.to(b.device), algorithm=algorithm, **options)
+
+
+def a072(b):
+    transposed_raises(b, X(1, 2, 4, 4), X(2, 3, 3, 3), "stride", ">= 1", "got 0", stride=0)
+
+
+def a073(b):
+    x, w = X(1, 2, 4, 4), X(2, 3, 3, 3)
+    transposed_raises(b, x, w, "output_padding", "max(stride, dilation) = 2", stride=2, output_padding=2)
+    transposed_raises(b, x, w, "output_padding", output_padding=-1)
+
+
+def a074(b):
+    transposed_raises(b, X(1, 2, 4, 4), X(2, 3, 3, 3), "padding", ">= 0", "got -1", padding=-1)
+    transposed_raises(b, X(1, 2, 4, 4), X(2, 3, 3, 3), "dilation", ">= 1", "got 0", dilation=0)
+    transposed_raises(b, X(1, 2, 1, 1), X(2, 3, 3, 3), "padding", "at least 1x1", padding=3)
+
+
+def a075(b):
+    transposed_raises(b, X(1, 3, 4, 4), X(3, 3, 3, 3), "groups=2", groups=2)
+    transposed_raises(b, X(1, 3, 4, 4), X(3, 3, 3, 3), "groups", ">= 1", groups=0)
+    transposed_raises(b, X(1, 2, 4, 4), X(3, 3, 3, 3), "input", "3 channels", "(1, 2, 4, 4)")
+
+
+def a076(b):
+    for algorithm in ALGORITHMS:
+        x = torch.zeros(0, 2, 4, 4, device=b.device)
+        w = X(2, 3, 3, 3).to(b.device).requires_grad_()
+        y = ops.conv_transpose2d(x, w, algorithm=algorithm)
+        y.sum().backward()
+        assert y.shape == (0, 3, 6, 6)
+        assert torch.equal(w.grad, torch.zeros_like(w))
+        w = X(3, 2, 3, 3).to(b.device).requires_grad_()
+        y = ops.conv2d(x, w, algorithm=algorithm)
+        y.sum().backward()
+        assert y.shape == (0, 3, 2, 2)
+        assert torch.equal(w.grad, torch.zeros_like(w))
+
+
+def no_channels_and_no_pixels(b):
+    for algorithm in ALGORITHMS:
+        bias = X(3).to(b.device)
+        out = ops.conv2d(X(1, 0, 4, 4).to(b.device), X(3, 0, 2, 2).to(b.device), bias, algorithm=algorithm)
+        assert torch.equal(out, bias[:, None, None].expand(1, 3, 3, 3))
+        for size in ((1, 2, 0, 4), (1, 2, 4, 0)):
+            with raises(ValueError, "input", "at least one pixel"):
+                ops.conv2d(X(*size).to(b.device), X(3, 2, 1, 1).to(b.device), padding=1, algorithm=algorithm)
+            with raises(ValueError, "input", "at least one pixel"):
+                ops.conv_transpose2d(X(*size).to(b.device), X(2, 3, 2, 2).to(b.device), algorithm=algorithm)
+
+
+def a077(b):
+    for algorithm in ALGORITHMS:
+        with raises(ValueError, "conv2d", "8x8", "201x201"):
+            ops.conv2d(X(1, 2, 8, 8).to(b.device), X(3, 2, 3, 3).to(b.device), dilation=100, algorithm=algorithm)
+
+
+def a078(b):
+    for algorithm in ALGORITHMS:
+        x, w = X(1, 1, 9, 9).to(b.device), X(1, 1, 3, 3).to(b.device) + 0.1
+        clean = ops.conv2d(x, w, dilation=2, padding=2, algorithm=algorithm)
+        x[0, 0, 4, 4] = torch.nan
+        out = ops.conv2d(x, w, dilation=2, padding=2, algorithm=algorithm)
+        assert out.isnan().sum() == 9
+        torch.testing.assert_close(out[~out.isnan()], clean[~out.isnan()])
+
+
+def a079(b):
+    m = nn.ConvTranspose2d(2, 3, 3, stride=2).to(b.device)
+    with raises(ValueError, "[9, 9]", "[10, 10]"):
+        m(X(1, 2, 4, 4).to(b.device), output_size=(40, 40))
+
+
+def a080(b):
+    x, w = torch.rand(7000, 1, 3, 3, device=b.device), torch.rand(10, 1, 1, 1, device=b.device)
+    out = ops.conv2d(x, w, algorithm="fastvision")
+    torch.testing.assert_close(out, torch.nn.functional.conv2d(x, w))
+
+
+def wrong_types(b):
+    x, w = X(1, 2, 4, 4).to(b.device), X(3, 2, 3, 3).to(b.device)
+    for algorithm in ALGORITHMS:
+        with raises(TypeError, "weight: expected dtype float32 as input, got float64"):
+            ops.conv2d(x, w.double(), algorithm=algorithm)
+        with raises(TypeError, "input: expected dtype float16"):
+            ops.conv2d(x.int(), w.int(), algorithm=algorithm)
+        with raises(TypeError, "stride: expected an int or 2 ints"):
+            ops.conv2d(x, w, stride=1.5, algorithm=algorithm)
+        with raises(ValueError, "bias: expected shape (3,), got (2,)"):
+            ops.conv2d(x, w, torch.zeros(2, device=b.device), algorithm=algorithm)
+        with raises(ValueError, "padding", "'full'"):
+            ops.conv2d(x, w, padding="full", algorithm=algorithm)
+        with raises(ValueError, "padding", "stride"):
+            ops.conv2d(x, w, padding="same", stride=2, algorithm=algorithm)
+        with raises(ValueError, "input: expected shape", "(4, 4)"):
+            ops.conv2d(x[0, 0], w, algorithm=algorithm)
+
+
+def memory_bombs(b):
+    with raises(RuntimeError, "conv2d", "bytes"):
+        ops.conv2d(X(1, 1, 2, 2).to(b.device), X(1, 1, 1, 1).to(b.device), padding=2**20, algorithm="fastvision")
+    with raises(RuntimeError, "conv_transpose2d", "bytes"):
+        x, w = X(1, 1, 2, 2).to(b.device), X(1, 1, 1, 1).to(b.device)
+        ops.conv_transpose2d(x, w, stride=2**20, algorithm="fastvision")
+
+
+def a093(b):
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(2, 5, 9, 9, generator=g), torch.randn(5, 4, 3, 3, generator=g)
+    x, w = x.to(b.device), w.to(b.device).requires_grad_()
+    results = []
+    for _ in range(20):
+        out = ops.conv_transpose2d(x, w, stride=2, algorithm="fastvision")
+        results.append(torch.autograd.grad(out.square().sum(), w)[0])
+    assert all(torch.equal(r, results[0]) for r in results)
+
+
+def windows_outside_the_map(b):
+    """torch 2.13 crashes on these in channels_last."""
+    for size, kernel, padding, dilation in (((3, 1), (2, 1), (0, 3), (1, 4)), ((2, 1), (3, 2), (1, 5), (1, 3))):
+        x = X(2, 2, *size).to(b.device).to(memory_format=torch.channels_last)
+        w, bias = X(4, 1, *kernel).to(b.device), X(4).to(b.device)
+        out = [ops.conv2d(x, w, bias, 1, padding, dilation, 2, algorithm=algorithm) for algorithm in ALGORITHMS]
+        torch.testing.assert_close(out[0], out[1])
+        torch.testing.assert_close(out[2], out[1])

@@ -1,0 +1,162 @@
+import pytest
+import torch
+from fastvision import ops
+from fastvision.ops.gram_matrix import gram_matrix_reference
+from hypothesis import given
+from hypothesis import strategies as st
+from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+channels = st.sampled_from([0, 1, 2, 3, 5, 8, 17, 33, 63, 64, 65, 70])
+
+
+@st.composite
+def problems(draw):
+    return {
+        "seed": draw(seeds),
+        "batch": draw(st.sampled_from([0, 1, 2])),
+        "channels": (draw(channels), draw(st.one_of(st.none(), channels))),
+        # 2053 and 4099 pixels make two parts; most sizes are no multiple of what is loaded at a time
+        "size": draw(st.sampled_from([(0, 3), (1, 1), (4, 8), (5, 7), (1, 129), (16, 16), (1, 2053), (1, 4099)])),
+        "dtype": draw(st.sampled_from(ALL_DTYPES)),
+        "formats": draw(st.tuples(st.sampled_from(FORMATS), st.sampled_from(FORMATS))),
+        "layout": draw(st.sampled_from(LAYOUTS)),
+        "normalize": draw(st.booleans()),
+    }
+
+
+def inputs_of(backend, p):
+    g = backend.vary(p["seed"])
+    for count, format in zip(p["channels"], p["formats"]):
+        if count is None:
+            yield None
+            continue
+        x = torch.randn(p["batch"], count, *p["size"], generator=g).to(p["dtype"]).to(memory_format=format)
+        yield lay_out(x, p["layout"]).to(backend.device)
+
+
+def double(x):
+    return None if x is None else x.double()
+
+
+def tolerance(x):
+    """16-bit factors are multiplied exactly, and the sums have no cancellation that a float32 sum would not have."""
+    return (
+        {"atol": 1e-9, "rtol": 1e-9}
+        if x.dtype == torch.float64
+        else {"atol": 1e-5 * (x[:1, :1].numel() or 1), "rtol": 1e-5}
+    )
+
+
+@given(p=problems())
+def test_matches_reference(backend, p):
+    x, y = inputs_of(backend, p)
+    out = ops.gram_matrix(x, y, normalize=p["normalize"])
+    expected = gram_matrix_reference(x.double(), double(y), normalize=p["normalize"])
+    assert out.dtype == (torch.float64 if p["dtype"] == torch.float64 else torch.float32)
+    allowed = tolerance(x)
+    if p["normalize"]:
+        allowed["atol"] /= max(x[:1].numel(), 1)
+    torch.testing.assert_close(out.double(), expected, **allowed)
+    if y is None:
+        assert torch.equal(out, out.mT)
+        assert (out.diagonal(dim1=1, dim2=2) >= 0).all()
+
+
+@given(p=problems())
+def test_gradient_matches_reference(backend, p):
+    inputs = [t for t in inputs_of(backend, p) if t is not None]
+    ours, theirs = [t.requires_grad_() for t in inputs], [t.detach().double().requires_grad_() for t in inputs]
+    expected = gram_matrix_reference(*theirs, normalize=True)
+    g = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(p["seed"])).to(
+        expected
+    )
+    out = ops.gram_matrix(*ours, normalize=True)
+    for a, b in zip(torch.autograd.grad(out, ours, g.to(out)), torch.autograd.grad(expected, theirs, g)):
+        assert a.dtype == p["dtype"]
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_first_and_second_gradient(backend, normalize):
+    g = backend.vary(1)
+    x = torch.randn(2, 3, 2, 3, dtype=torch.float64, generator=g).to(backend.device).requires_grad_()
+    y = torch.randn(2, 4, 2, 3, dtype=torch.float64, generator=g).to(backend.device).requires_grad_()
+    for inputs in ((x,), (x, y)):
+        torch.autograd.gradcheck(lambda *t: ops.gram_matrix(*t, normalize=normalize), inputs)
+        torch.autograd.gradgradcheck(lambda *t: ops.gram_matrix(*t, normalize=normalize), inputs)
+
+
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+def test_layouts_and_threads_give_equal_bits(backend, dtype):
+    x = torch.randn(2, 70, 60, 50, generator=backend.vary(2)).to(backend.device, dtype)
+    for image in (x, x.to(memory_format=torch.channels_last)):
+        expected = ops.gram_matrix(image)
+        shifted = lay_out(image.permute(0, 2, 3, 1), "shifted").permute(0, 3, 1, 2)
+        if image is x:
+            shifted = lay_out(x, "shifted")
+        assert torch.equal(ops.gram_matrix(shifted), expected)
+        torch.set_num_threads(1)
+        assert torch.equal(ops.gram_matrix(image), expected)
+        torch.set_num_threads(2)
+
+
+def test_two_inputs_give_what_one_gives(backend):
+    x = torch.randn(1, 65, 9, 16, generator=backend.vary(3)).to(backend.device)
+    both = ops.gram_matrix(x, x.clone())
+    assert torch.equal(both.triu(), ops.gram_matrix(x).triu())
+
+
+def test_not_finite_values_stay_in_their_channel(backend):
+    x = torch.randn(1, 66, 9, 9, generator=backend.vary(4)).to(backend.device)
+    clean = ops.gram_matrix(x)
+    x[0, 3, 8, 8], x[0, 65, 0, 0] = torch.nan, torch.inf
+    for format in FORMATS:
+        out = ops.gram_matrix(x.to(memory_format=format))[0]
+        rest = [c for c in range(66) if c not in (3, 65)]
+        torch.testing.assert_close(out[rest][:, rest], clean[0, rest][:, rest])
+        assert out[3].isnan().all()
+        assert not out[65].isfinite().any()
+
+
+def test_sums_of_16_bit_features_do_not_stall(backend):
+    x = torch.ones(1, 1, 512, 512, dtype=torch.bfloat16, device=backend.device)
+    assert ops.gram_matrix(x).item() == 512 * 512
+
+
+def test_tf32_is_used_only_where_torch_allows_it(backend):
+    x = torch.randn(1, 70, 16, 16, generator=backend.vary(5)).to(backend.device)
+    exact, expected = ops.gram_matrix(x), gram_matrix_reference(x.double())
+    precision = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        rounded = ops.gram_matrix(x)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = precision
+    torch.testing.assert_close(exact.double(), expected, atol=2e-4, rtol=1e-5)
+    torch.testing.assert_close(rounded.double(), expected, atol=0.1, rtol=1e-3)
+    assert torch.equal(rounded, rounded.mT)
+    assert torch.equal(rounded, exact) == (backend.name == "cpu")
+
+
+def test_vmap_equals_a_loop(backend):
+    x = torch.randn(3, 2, 4, 5, 6, generator=backend.vary(6)).to(backend.device)
+    for call, images in (
+        (ops.gram_matrix, (x,)),
+        (lambda a, b: ops.gram_matrix(a, b), (x, x[:, :, :2])),
+    ):
+        mapped = torch.func.vmap(call, in_dims=1)(*images)
+        torch.testing.assert_close(mapped, torch.stack([call(*(t[:, i] for t in images)) for i in range(2)]))
+
+
+def test_bad_arguments(backend):
+    x = torch.rand(2, 3, 4, 5, device=backend.device)
+    with pytest.raises(ValueError, match=r"gram_matrix: x: expected shape \(N, C, H, W\), got \(3, 4, 5\)"):
+        ops.gram_matrix(x[0])
+    for y in (x[0], x[:1], x[..., :4]):
+        with pytest.raises(ValueError, match="gram_matrix: y: expected shape"):
+            ops.gram_matrix(x, y)
+    with pytest.raises(TypeError, match="y: expected dtype float32 as x, got float64"):
+        ops.gram_matrix(x, x.double())
+    with pytest.raises(TypeError, match="x: expected dtype float16"):
+        ops.gram_matrix(x.int())

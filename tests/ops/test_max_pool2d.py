@@ -1,0 +1,156 @@
+import pytest
+import torch
+from fastvision import ops
+from fastvision.ops.max_pool2d import max_pool2d_reference, positions
+from fastvision.ops.max_unpool2d import max_unpool2d_reference
+from hypothesis import given
+from hypothesis import strategies as st
+from support import ALL_DTYPES, LAYOUTS, lay_out, seeds
+from torch.nn import functional as F
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+@st.composite
+def problems(draw, dilations=(1, 1, 2)):
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.sampled_from(dilations), st.sampled_from(dilations)))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+    padding = [draw(st.integers(0, k // 2)) for k in kernel]
+    return {
+        "seed": draw(seeds),
+        "planes": draw(st.sampled_from([(1, 1), (2, 3), (0, 2), (2, 0), (1, 17), (2, 33)])),
+        "size": [draw(st.sampled_from([max(r, d + 1), r + 1, r + 7, r + 17])) for r, d in zip(reach, dilation)],
+        "window": [*kernel, *draw(st.tuples(st.integers(1, 4), st.integers(1, 4))), *padding, *dilation],
+        "ceil": draw(st.booleans()),
+        "dtype": draw(st.sampled_from(ALL_DTYPES)),
+        "format": draw(st.sampled_from(FORMATS)),
+        "layout": draw(st.sampled_from(LAYOUTS)),
+        "nan": draw(st.booleans()),
+        "compact": draw(st.booleans()),
+    }
+
+
+def input_of(backend, p):
+    g = backend.vary(p["seed"])
+    x = torch.randint(-4, 4, (*p["planes"], *p["size"]), generator=g) / 4  # maxima are often equal
+    if p["nan"]:
+        x = torch.where(torch.rand(x.shape, generator=g) < 0.1, torch.nan, x)
+        x = torch.where(torch.rand(x.shape, generator=g) < 0.1, -torch.inf, x)
+    return x.to(p["dtype"]).to(memory_format=p["format"])
+
+
+def pairs(window):
+    return [tuple(window[k : k + 2]) for k in range(0, 8, 2)]
+
+
+@given(p=problems())
+def test_matches_reference_and_torch(backend, p):
+    x = input_of(backend, p)
+    moved = lay_out(x.to(backend.device), p["layout"])
+    options = {"ceil_mode": p["ceil"], "return_indices": True, "compact_indices": p["compact"]}
+    out, index = ops.max_pool2d(moved, *pairs(p["window"]), **options)
+    assert out.dtype == p["dtype"]
+    assert index.dtype == (torch.uint8 if p["compact"] else torch.int64)
+    if p["planes"][1] > 1 and p["layout"] == "contiguous" and out.numel():
+        assert out.is_contiguous(memory_format=p["format"])
+    places = positions(index, p["window"], x.shape[3]).cpu()
+    assert torch.equal(ops.max_pool2d(moved, *pairs(p["window"]), p["ceil"]).nan_to_num(7), out.nan_to_num(7))
+    for expected, wanted in (
+        max_pool2d_reference(x.double(), p["window"], p["ceil"]),
+        F.max_pool2d(x.double(), *pairs(p["window"]), p["ceil"], True) if x.numel() else (out, places),
+    ):
+        torch.testing.assert_close(out.cpu().double(), expected.double(), rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(places, wanted)
+
+
+@given(p=problems())
+def test_gradient_matches_torch(backend, p):
+    p = {**p, "nan": False}
+    x = input_of(backend, p).double()
+    if x.numel() == 0:
+        return
+    ours, theirs = x.to(backend.device).requires_grad_(), x.clone().requires_grad_()
+    out, _ = ops.max_pool2d(ours, *pairs(p["window"]), p["ceil"], True, compact_indices=p["compact"])
+    expected = F.max_pool2d(theirs, *pairs(p["window"]), p["ceil"])
+    g = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(p["seed"]))
+    (gradient,) = torch.autograd.grad(out, ours, g.to(backend.device))
+    torch.testing.assert_close(gradient.cpu(), torch.autograd.grad(expected, theirs, g)[0])
+
+
+@given(p=problems(dilations=(1,)))
+def test_unpool_matches_reference(backend, p):
+    """Overlapping windows included, where of equal places the last value stays and alone has a gradient."""
+    p = {**p, "nan": False}
+    x = input_of(backend, p)
+    out, index = ops.max_pool2d(
+        x.to(backend.device), *pairs(p["window"]), return_indices=True, compact_indices=p["compact"]
+    )
+    if not p["compact"]:  # anywhere, not only in the own window
+        g = torch.Generator().manual_seed(p["seed"])
+        anywhere = torch.randint(0, p["size"][0] * p["size"][1], index.shape, generator=g).to(backend.device)
+        index = torch.where(
+            torch.rand(index.shape, generator=g).to(backend.device) < 0.2 * (p["seed"] % 2), anywhere, index
+        )
+    kernel, stride, padding, _ = pairs(p["window"])
+    values = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(backend.device, p["dtype"])
+    ours = lay_out(values.to(memory_format=p["format"]), p["layout"]).requires_grad_()
+    got = ops.max_unpool2d(ours, lay_index(index, p), kernel, stride, padding, p["size"])
+    theirs = values.double().cpu().requires_grad_()
+    expected = max_unpool2d_reference(theirs, index.cpu(), p["window"], p["size"])
+    assert got.dtype == p["dtype"]
+    torch.testing.assert_close(got.double().cpu(), expected, rtol=0, atol=0)
+    weight = torch.randn(got.shape, generator=torch.Generator().manual_seed(2)).to(p["dtype"])
+    (gradient,) = torch.autograd.grad(got, ours, weight.to(backend.device))
+    (wanted,) = torch.autograd.grad(expected, theirs, weight.double())
+    torch.testing.assert_close(gradient.double().cpu(), wanted, rtol=0, atol=0)
+
+
+def lay_index(index, p):
+    return index.to(memory_format=p["format"]) if p["seed"] % 2 else index.contiguous()
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_unpool_of_pool_keeps_exactly_the_maxima(backend, compact):
+    x = torch.randperm(2 * 3 * 18 * 35, generator=backend.vary(1)).view(2, 3, 18, 35).float().to(backend.device) + 1
+    out, index = ops.max_pool2d(x, 2, return_indices=True, compact_indices=compact)
+    back = ops.max_unpool2d(out, index, 2, output_size=x.shape)
+    assert torch.equal(back, torch.where(torch.isin(x, out), x, 0))
+    assert torch.equal(ops.max_unpool2d(out[0], index[0], 2, output_size=x.shape), back[0])
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_first_and_second_gradients(backend, compact):
+    x = torch.randperm(2 * 5 * 6, generator=backend.vary(2)).view(1, 2, 5, 6).double().to(backend.device)
+    x.requires_grad_()
+    pool = lambda x: ops.max_pool2d(x, 3, 2, 1, return_indices=True, compact_indices=compact)  # noqa: E731
+    out, index = pool(x)
+    for f, arg in (
+        (lambda x: pool(x)[0], x),
+        (lambda x: ops.max_unpool2d(x, index, 3, 2, 1, x.new_empty(5, 6).shape), out.detach().requires_grad_()),
+    ):
+        torch.autograd.gradcheck(f, (arg,))
+        torch.autograd.gradgradcheck(f, (arg,))
+
+
+def test_vmap_equals_a_loop(backend):
+    x = torch.rand(3, 2, 4, 6, 6, generator=backend.vary(3)).to(backend.device)
+    pool = lambda x: ops.max_pool2d(x, 2, return_indices=True)  # noqa: E731
+    out, index = torch.func.vmap(pool)(x)
+    assert torch.equal(out, torch.stack([pool(v)[0] for v in x]))
+    back = torch.func.vmap(lambda x, i: ops.max_unpool2d(x, i, 2))(out, index)
+    assert torch.equal(back, torch.stack([ops.max_unpool2d(o, i, 2) for o, i in zip(out, index)]))
+
+
+def test_bad_arguments(backend):
+    x = torch.rand(1, 2, 4, 4, device=backend.device)
+    for arguments in ((0,), (2, 0), (2, 2, -1), (2, 2, 2), (2, 2, 0, 0), ((2, 2, 2),), (5,)):
+        with pytest.raises(ValueError, match=r"max_pool2d: \w+: expected"):
+            ops.max_pool2d(x, *arguments)
+    with pytest.raises(ValueError, match=r"max_pool2d: compact_indices: expected a kernel of at most 255 taps"):
+        ops.max_pool2d(torch.rand(1, 1, 20, 20, device=backend.device), 16, 1, 0, 1, False, True, compact_indices=True)
+    with pytest.raises(TypeError, match=r"max_pool2d: input: expected dtype"):
+        ops.max_pool2d(x.int(), 2)
+    out, index = ops.max_pool2d(x, 2, return_indices=True)
+    with pytest.raises(ValueError, match=r"output_size: expected between \[3, 3\] and \[5, 5\], got \[6, 4\]"):
+        ops.max_unpool2d(out, index, 2, output_size=(6, 4))
