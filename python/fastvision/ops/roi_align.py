@@ -172,6 +172,7 @@ def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     input, rois, ctx.scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
     ctx.save_for_backward(rois, output[1])
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for argmax
     ctx.shape = input.shape
     ctx.channels_last = is_channels_last(input)
 
