@@ -88,3 +88,20 @@ def lay_out(t: Tensor, layout: str) -> Tensor:
     if layout == "transposed" and t.dim() > 1:
         return t.transpose(0, -1).contiguous().transpose(0, -1)
     return t
+
+
+def random_rotated_boxes(g: torch.Generator, *shape: int, size: float = 16.0) -> Tensor:
+    """Rotated boxes in degrees of all kinds: mostly ordinary, some degenerate, negative, equal, thin or far away."""
+    centre = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * size
+    sides = torch.rand(*shape, 2, generator=g, dtype=torch.float64) * size / 2 + size / 100
+    angle = torch.rand(*shape, 1, generator=g, dtype=torch.float64) * 800 - 400
+    kind = torch.rand(*shape, 1, generator=g)
+    sides = torch.where(kind < 0.05, sides * torch.tensor([0.0, 1.0]), sides)
+    sides = torch.where((kind >= 0.05) & (kind < 0.08), -sides, sides)
+    sides = torch.where((kind >= 0.08) & (kind < 0.16), sides * torch.tensor([1e-3, 4.0]), sides)
+    centre = torch.where((kind >= 0.16) & (kind < 0.2), centre + 1000, centre)
+    angle = torch.where((kind >= 0.2) & (kind < 0.4), (angle / 45).round() * 45, angle)
+    boxes = torch.cat([centre, sides, angle], -1)
+    if shape[-1] > 1:
+        boxes = torch.where((kind >= 0.4) & (kind < 0.5), boxes.roll(1, -2), boxes)
+    return boxes

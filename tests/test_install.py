@@ -20,6 +20,7 @@ ACCEPTED_IMPORTS = {  # of a package within fastvision: the packages that it may
     "metrics": {"_host", "ops"},
     "data": set(),
     "engine": set(),
+    "interop": {"_lib", "ops", "models"},
 }
 
 

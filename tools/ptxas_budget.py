@@ -3,9 +3,9 @@
 python tools/ptxas_budget.py           fails where a kernel needs more registers than its budget, or spills
 python tools/ptxas_budget.py --write   sets the budgets to what was measured; read the difference before you commit it
 
-A line of the budget is for all instantiations of a kernel with one element type, on compute capability 8.0 and 9.0:
-{"registers": per thread, "spill_bytes": stores and loads, 0 if left out}. More registers mean fewer threads at a time
-and spills mean memory traffic, so both cost speed that no test on a CPU can see.
+A line of the budget is for all instantiations of a kernel with one element type, or kind of box, on compute capability
+8.0 and 9.0: {"registers": per thread, "spill_bytes": stores and loads, 0 if left out}. More registers mean fewer
+threads at a time and spills mean memory traffic, so both cost speed that no test on a CPU can see.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def short_name(demangled: str) -> str:
     plain = demangled.replace("(anonymous namespace)::", "").replace("fastvision::", "")
     parts = re.match(r"(?:void )?(\w+)(?:<(.*?)>)?\(", plain)
     assert parts, demangled
-    element = re.search(r"\b(float|double|Half|BFloat16)\b", parts[2] or "")
+    element = re.search(r"\b(RotatedBox<\w+>|float|double|Half|BFloat16)", parts[2] or "")
     return parts[1] + (f"<{element[1]}>" if element else "")
 
 

@@ -1,35 +1,27 @@
-"""The COCO evaluation against pycocotools and faster-coco-eval: python benchmarks/eval/coco.py [--images 5000]
+"""The COCO evaluation of a data set of the size of val2017: 100 detections per image, 7.36 objects, 80 classes.
 
-A data set with the size of COCO val2017's detections: 100 detections per image, 36.8k objects of 80 classes. Times of
-CocoEvaluator include the update calls, those of the others the loading of results from Python objects.
+Times of CocoEvaluator include the update calls, those of the others the loading of results from Python objects.
 """
 
-import argparse
 import contextlib
+import functools
 import io
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from fastvision.metrics import CocoEvaluator, evaluate_coco
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-try:
-    import faster_coco_eval
-except ImportError:
-    faster_coco_eval = None
+from ..rivals import faster_coco_eval, pycocotools
+from ..workload import Case, Workload
 
 DETECTIONS, CLASSES, OBJECTS_PER_IMAGE = 100, 80, 7.36
-Dictionaries = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+Entries = list[dict[str, Any]]
 
 
-def draw(images: int, seed: int = 0) -> Dictionaries:
+def draw(images: int) -> tuple[Entries, Entries]:
     """Objects of all sizes; about a third of the detections are shifted copies of an object."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def boxes(count: int) -> np.ndarray:
         corner = rng.uniform(0, 500, (count, 2))
@@ -65,8 +57,8 @@ def draw(images: int, seed: int = 0) -> Dictionaries:
     return predictions, targets
 
 
-def as_json(predictions: list[dict[str, Any]], targets: list[dict[str, Any]]) -> tuple[dict[str, Any], list[Any]]:
-    def entries(dicts: list[dict[str, Any]], **keys: str) -> list[dict[str, Any]]:
+def as_json(predictions: Entries, targets: Entries) -> tuple[dict[str, Any], list[Any]]:
+    def entries(dicts: Entries, **keys: str) -> Entries:
         rows = []
         for image, entry in enumerate(dicts):
             boxes = entry["boxes"].double()
@@ -98,63 +90,46 @@ def with_api(coco: Any, evaluation: Any, truth: dict[str, Any], results: list[An
     return [float(v) for v in run.stats[:12]]
 
 
-def with_updates(predictions: list[Any], targets: list[Any], threads: int, batch: int) -> list[float]:
-    torch.set_num_threads(threads)
-    evaluator = CocoEvaluator()
-    for i in range(0, len(targets), batch):
-        evaluator.update(predictions[i : i + batch], targets[i : i + batch])
-    return list(evaluator.compute().values())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=5, help="of fastvision; a third of them for the others")
-    options = parser.parse_args()
-    predictions, targets = draw(options.images)
+def build(device: torch.device, images: int, batch: int = 16, from_json: bool = False) -> Case:
+    predictions, targets = draw(images)
     truth, results = as_json(predictions, targets)
 
-    def json_on(threads: int) -> list[float]:
-        torch.set_num_threads(threads)
-        return list(evaluate_coco(truth, results).values())
+    def ours() -> list[float]:
+        if from_json:
+            return list(evaluate_coco(truth, results).values())
+        evaluator = CocoEvaluator()
+        for i in range(0, images, batch):
+            evaluator.update(predictions[i : i + batch], targets[i : i + batch])
+        return list(evaluator.compute().values())
 
-    contestants: dict[str, Callable[[], list[float]]] = {
-        "pycocotools": lambda: with_api(COCO, COCOeval, truth, results),
-    }
-    if faster_coco_eval is not None:
-        fast = faster_coco_eval
-        contestants["faster-coco-eval"] = lambda: with_api(fast.COCO, fast.COCOeval_faster, truth, results)
-    for threads in (1, 2):
-        for batch in (1, 16):
-            contestants[f"CocoEvaluator, batches of {batch}, {threads} threads"] = (
-                lambda threads=threads, batch=batch: with_updates(predictions, targets, threads, batch)  # type: ignore[misc]
-            )
-        contestants[f"evaluate_coco on JSON, {threads} threads"] = lambda threads=threads: json_on(threads)  # type: ignore[misc]
+    def with_pycocotools() -> list[float]:
+        return with_api(pycocotools.coco.COCO, pycocotools.cocoeval.COCOeval, truth, results)
 
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
-    expected: list[float] = []
-    for number in range(options.rounds):
-        for name, run in contestants.items():
-            ours = "oco" in name and "-" not in name and name != "pycocotools"
-            if not ours and number % 3:
-                continue
-            wall, cpu = time.perf_counter(), time.process_time()
-            scores = run()
-            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-            expected = expected or scores
-            if not np.allclose(scores, expected, rtol=0, atol=1e-12 if ours else 1e-6):
-                raise SystemExit(f"{name}: the results differ: {scores} instead of {expected}")
+    @functools.cache
+    def expected() -> torch.Tensor:
+        """pycocotools is the definition."""
+        if pycocotools is None:
+            raise ImportError("pycocotools")
+        return as_tensor(with_pycocotools())
 
-    objects = len(truth["annotations"])
-    print(
-        f"{options.images} images, {len(results)} detections, {objects} objects, AP {expected[0]:.4f}; seconds, medians"
+    def as_tensor(scores: list[float]) -> torch.Tensor:
+        return torch.tensor(scores, dtype=torch.float64)
+
+    def with_faster_coco_eval() -> list[float]:
+        return with_api(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, truth, results)
+
+    return Case(
+        ours=ours,
+        expected=expected,
+        part=as_tensor,
+        rivals={"pycocotools": with_pycocotools, "faster-coco-eval": with_faster_coco_eval},
+        views={"faster-coco-eval": lambda scores: as_tensor(scores).float()},  # right to about 1e-7
+        bytes=32.0 * (len(results) + len(truth["annotations"])),
     )
-    print(f"{'':44}{'wall':>9}{'CPU':>9}{'pycocotools / this, CPU':>26}")
-    slowest = statistics.median(cpu for _, cpu in times["pycocotools"])
-    for name, measured in times.items():
-        wall, cpu = (statistics.median(column) for column in zip(*measured))
-        print(f"{name:44}{wall:9.3f}{cpu:9.3f}{slowest / cpu:25.1f}x")
 
 
-if __name__ == "__main__":
-    main()
+SMOKE = {"images": 20}
+WORKLOADS = [
+    Workload("5000 images, from tensors", build, {"images": 5000}, SMOKE, device="cpu"),
+    Workload("5000 images, from JSON", build, {"images": 5000, "from_json": True}, SMOKE, device="cpu"),
+]

@@ -19,12 +19,6 @@ struct Box {
   A x1, y1, x2, y2;
 };
 
-FV_HD float select(bool m, float yes, float no) { return m ? yes : no; }
-FV_HD double select(bool m, double yes, double no) { return m ? yes : no; }
-FV_HD bool both(bool a, bool b) { return a && b; }
-FV_HD float abs_of(float a) { return fabsf(a); }
-FV_HD double abs_of(double a) { return fabs(a); }
-
 template <class T>
 FV_HD Box<Accum<T>> load_box(const T* p) {
   return {to_accum(p[0]), to_accum(p[1]), to_accum(p[2]), to_accum(p[3])};

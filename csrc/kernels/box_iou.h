@@ -26,22 +26,24 @@ FV_HD A diagonal_angle(const Box<A>& b) {
 }
 
 // The value for one pair, and whether it came through without overflow or loss. angle: diagonal_angle, or anything
-// for the other kinds. A is a scalar or a vector.
+// for the other kinds. area_eps is added to the areas that are divided by, which the losses do. A is a scalar or a
+// vector.
 template <class A>
 struct IouTerm {
   A value;
   decltype(A() < A()) normal;
 };
 template <IouKind kKind, class A, class S>
-FV_HD IouTerm<A> iou_term(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, S eps) {
+FV_HD IouTerm<A> iou_term(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, S eps, S area_eps = S(0)) {
   const A inter = area(intersection(a, b)), uni = area(a) + area(b) - inter;
-  A value = inter / uni;
-  auto normal = both(uni >= A(NormalRange<S>::kMin), uni <= A(NormalRange<S>::kMax));
+  const A divisor = kKind == IouKind::plain ? uni : uni + A(area_eps);
+  A value = inter / divisor;
+  auto normal = both(divisor >= A(NormalRange<S>::kMin), divisor <= A(NormalRange<S>::kMax));
   if constexpr (kKind != IouKind::plain) {
     const Box<A> h = hull(a, b);
     if constexpr (kKind == IouKind::generalized) {
       const A hull_area = area(h);
-      value = value - (hull_area - uni) / hull_area;
+      value = value - (hull_area - uni) / (hull_area + A(area_eps));
       normal = both(normal, hull_area <= A(NormalRange<S>::kMax));
     } else {
       const A iou = value;
@@ -62,14 +64,15 @@ FV_HD IouTerm<A> iou_term(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
 
 // One pair, whatever its coordinates. Not finite: 0. Empty union: the overlap counts as 0.
 template <IouKind kKind, class A>
-static FV_COLD A careful_iou_term(Box<A> a, Box<A> b, double eps) {
+static FV_COLD A careful_iou_term(Box<A> a, Box<A> b, double eps, double area_eps = 0) {
   const BoxPair p = careful_pair(a, b);
   if (!p.finite) return A(0);
+  const double scaled_eps = area_eps * p.scale * p.scale;
   const double inter = area(intersection(p.a, p.b)), uni = area(p.a) + area(p.b) - inter;
-  const double iou = divide_or_zero(inter, uni);
+  const double iou = divide_or_zero(inter, uni + scaled_eps);
   const Box<double> h = hull(p.a, p.b);
   if (kKind == IouKind::plain) return A(iou);
-  if (kKind == IouKind::generalized) return A(iou - divide_or_zero(area(h) - uni, area(h)));
+  if (kKind == IouKind::generalized) return A(iou - divide_or_zero(area(h) - uni, area(h) + scaled_eps));
   const double diagonal = width(h) * width(h) + height(h) * height(h) + eps * p.scale * p.scale;
   const double dx = (p.a.x1 + p.a.x2) * 0.5 - (p.b.x1 + p.b.x2) * 0.5;
   const double dy = (p.a.y1 + p.a.y2) * 0.5 - (p.b.y1 + p.b.y2) * 0.5;
@@ -89,9 +92,11 @@ FV_HD A iou_of(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, double ep
 
 // Gradient of one value with respect to the first box; exchange the boxes for the second. Minima and maxima share the
 // gradient equally on ties, as torch.maximum does; a negative side or overlap passes none. The trade-off factor of the
-// complete form is constant (Zheng et al., section 3.3). diagonal_eps and eps: see BoxIouShape::eps.
+// complete form is constant (Zheng et al., section 3.3). diagonal_eps and eps: see BoxIouShape::eps; area_eps: see
+// iou_term.
 template <IouKind kKind, class A>
-FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, A diagonal_eps, A eps) {
+FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, A diagonal_eps, A eps,
+                          A area_eps = A(0)) {
   const auto share = [](A x, A y) { return select(x > y, A(1), select(x < y, A(0), A(0.5))); };
   const auto passes = [](A x) { return select(x >= A(0), A(1), A(0)); };
   const Box<A> overlap = intersection(a, b);
@@ -103,7 +108,8 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
   const Box<A> d_inter{-on_wi * share(a.x1, b.x1), -on_hi * share(a.y1, b.y1), on_wi * share(b.x2, a.x2),
                        on_hi * share(b.y2, a.y2)};
   const Box<A> d_area{-on_wa * ha, -on_ha * wa, on_wa * ha, on_ha * wa};
-  const A inverse = select(uni > A(0), A(1) / uni, A(0)), iou = inter * inverse;
+  const A divisor = kKind == IouKind::plain ? uni : uni + area_eps;
+  const A inverse = select(divisor > A(0), A(1) / divisor, A(0)), iou = inter * inverse;
   const auto d_iou = [&](A di, A da) { return (di * (A(1) + iou) - da * iou) * inverse; };
   Box<A> d{d_iou(d_inter.x1, d_area.x1), d_iou(d_inter.y1, d_area.y1), d_iou(d_inter.x2, d_area.x2),
            d_iou(d_inter.y2, d_area.y2)};
@@ -122,7 +128,8 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
   d_side(a.x1, a.x2, b.x1, b.x2, &d_hull.x1, &d_hull.x2);
   d_side(a.y1, a.y2, b.y1, b.y2, &d_hull.y1, &d_hull.y2);
   if constexpr (kKind == IouKind::generalized) {
-    const A inverse_hull = select(wh * hh > A(0), A(1) / (wh * hh), A(0)), fill = uni * inverse_hull;
+    const A hull_divisor = wh * hh + area_eps;
+    const A inverse_hull = select(hull_divisor > A(0), A(1) / hull_divisor, A(0)), fill = divisor * inverse_hull;
     const auto add = [&](A di, A da, A dh) { return (da - di - fill * dh) * inverse_hull; };
     d.x1 = d.x1 + add(d_inter.x1, d_area.x1, d_hull.x1 * hh);
     d.y1 = d.y1 + add(d_inter.y1, d_area.y1, d_hull.y1 * wh);
@@ -154,11 +161,11 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
 
 // The gradient of any pair of finite boxes is finite; of any other, zero.
 template <IouKind kKind, class A>
-static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps) {
+static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps, double area_eps = 0) {
   const BoxPair p = careful_pair(a, b);
   if (!p.finite) return {};
-  const Box<double> d =
-      iou_gradient<kKind>(p.a, p.b, diagonal_angle(p.a), diagonal_angle(p.b), eps * p.scale * p.scale, eps);
+  const Box<double> d = iou_gradient<kKind>(p.a, p.b, diagonal_angle(p.a), diagonal_angle(p.b), eps * p.scale * p.scale,
+                                            eps, area_eps * p.scale * p.scale);
   const auto back = [&](double v) {  // saturate: a gradient grows as the boxes shrink
     v *= p.scale;
     const double most = NormalRange<A>::kMax;

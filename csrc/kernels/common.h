@@ -123,7 +123,18 @@ using CpuExec = Cpu<FV_ISA>;
 
 // What a CUDA kernel noticed about index-like values (an image index out of range): it may not stop the host, so the
 // bad row yields zeros and is counted here. fastvision.ops.device_errors() reads and clears it.
-enum class OpId : int64_t { none, roi_align, multiscale_roi_align, roi_pool, ps_roi_align, ps_roi_pool };
+enum class OpId : int64_t {
+  none,
+  roi_align,
+  multiscale_roi_align,
+  roi_pool,
+  ps_roi_align,
+  ps_roi_pool,
+  roi_align_rotated,
+  sigmoid_focal_loss,
+  softmax_focal_loss,
+  dice_loss
+};
 struct DeviceErrors {
   unsigned long long count;
   int64_t op, row;  // of the first one
@@ -151,6 +162,13 @@ template <class A>
 FV_HD A max_of(A a, A b) {
   return a < b ? b : a;
 }
+
+// What vectors have too (simd.h), so that a formula is written once for both.
+FV_HD float select(bool m, float yes, float no) { return m ? yes : no; }
+FV_HD double select(bool m, double yes, double no) { return m ? yes : no; }
+FV_HD bool both(bool a, bool b) { return a && b; }
+FV_HD float abs_of(float a) { return a < 0 ? -a : a; }
+FV_HD double abs_of(double a) { return a < 0 ? -a : a; }
 
 // a * b + c, rounded once where the machine can. Everywhere else the compilers are told not to fuse, so that
 // comparisons (which box overlaps more) come out the same on every backend.

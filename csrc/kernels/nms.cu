@@ -11,26 +11,40 @@ namespace fastvision {
 namespace {
 
 constexpr int64_t kOneBlock = 8192;  // larger ungrouped rows go tile by tile
-constexpr int kWide = 1024, kNarrow = 256;
-
+constexpr int kNarrow = 256;
+template <class B>
+constexpr int kWide = 1024;
 template <class T>
+constexpr int kWide<RotatedBox<T>> = 512;  // their overlap takes more than 64 registers
+constexpr int kCollect = 1024;
+
+template <class B>
 struct Candidate {
-  Box<T> box;
-  T area;
+  B box;
+  Scalar<B> area;
   bool alive;
 };
 
 template <class T>
-__device__ Candidate<T> load_candidate(const NmsShape& s, const NmsArguments<T>& a, const NmsOrder<T>& order,
+__device__ Box<T> load_whole(const Box<T>* box) {
+  return load_aligned_box(&box->x1);
+}
+template <class T>
+__device__ RotatedBox<T> load_whole(const RotatedBox<T>* box) {
+  return *box;
+}
+
+template <class B>
+__device__ Candidate<B> load_candidate(const NmsShape& s, const NmsArguments<B>& a, const NmsOrder<B>& order,
                                        int64_t row, int64_t rank) {
   const int64_t i = row * s.boxes + order.by_rank[row * s.boxes + rank];
-  const Box<T> box = load_aligned_box(a.boxes + 4 * i);
+  const B box = load_whole(a.boxes + i);
   return {box, area(box), (!a.valid || a.valid[i]) && takes_part(box, a.scores[i], s.score_threshold)};
 }
 
 // Tests one candidate per thread against count boxes, staged through shared memory by the whole block.
-template <int kTile, class T>
-__device__ void meet(Candidate<T>& c, const Box<T>* kept, int64_t count, T threshold, Box<T>* staged) {
+template <int kTile, class B>
+__device__ void meet(Candidate<B>& c, const B* kept, int64_t count, Scalar<B> threshold, B* staged) {
   for (int64_t begin = 0; begin < count; begin += kTile) {
     __syncthreads();
     if (begin + threadIdx.x < count) staged[threadIdx.x] = kept[begin + threadIdx.x];
@@ -43,8 +57,8 @@ __device__ void meet(Candidate<T>& c, const Box<T>* kept, int64_t count, T thres
 
 // Resolves a tile within itself. Returns the number of boxes kept; c.alive and *place tell whether and where the
 // thread's own candidate is among them.
-template <int kTile, class T>
-__device__ int resolve_tile(Candidate<T>& c, T threshold, Box<T>* tile, int* place) {
+template <int kTile, class B>
+__device__ int resolve_tile(Candidate<B>& c, Scalar<B> threshold, B* tile, int* place) {
   FV_SHARED(kept_lanes, unsigned[kTile / 32]);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();
@@ -53,7 +67,7 @@ __device__ int resolve_tile(Candidate<T>& c, T threshold, Box<T>* tile, int* pla
   unsigned behind = 0;  // lanes of this warp that this candidate suppresses if it is kept
   if (c.alive)
     for (int k = lane + 1; k < 32; ++k) {
-      const Box<T> other = tile[warp * 32 + k];
+      const B other = tile[warp * 32 + k];
       if (suppresses(c.box, c.area, other, area(other), threshold)) behind |= 1u << k;
     }
   for (int w = 0; w < kTile / 32; ++w) {
@@ -70,7 +84,7 @@ __device__ int resolve_tile(Candidate<T>& c, T threshold, Box<T>* tile, int* pla
     __syncthreads();
     if (warp > w && c.alive)
       for (unsigned left = kept_lanes[w]; left; left &= left - 1) {
-        const Box<T> other = tile[w * 32 + __ffs(int(left)) - 1];
+        const B other = tile[w * 32 + __ffs(int(left)) - 1];
         if (suppresses(other, area(other), c.box, c.area, threshold)) {
           c.alive = false;
           break;
@@ -87,21 +101,21 @@ __device__ int resolve_tile(Candidate<T>& c, T threshold, Box<T>* tile, int* pla
 }
 
 // A block owns the groups that start in its stretch of positions; without groups, block 0 of a row owns it.
-template <int kTile, class T>
+template <int kTile, class B>
 __global__ void __launch_bounds__(kTile)
-    group_kernel(NmsShape s, NmsArguments<T> a, NmsOrder<T> order, int64_t stretches, T threshold) {
-  FV_SHARED(staged, Box<T>[kTile]);
+    group_kernel(NmsShape s, NmsArguments<B> a, NmsOrder<B> order, int64_t stretches, Scalar<B> threshold) {
+  FV_SHARED(staged, B[kTile]);
   const int64_t row = blockIdx.x / stretches, base = row * s.boxes, first = blockIdx.x % stretches * kTile;
   const int64_t* groups = order.groups ? order.groups + base : nullptr;
   for (int64_t start = first; start < min_of(first + kTile, groups ? s.boxes : int64_t(1)); ++start) {
     if (groups && start > 0 && groups[start] == groups[start - 1]) continue;
-    Box<T>* kept = order.kept_boxes + base + start;
+    B* kept = order.kept_boxes + base + start;
     int64_t count = 0;
     for (int64_t tile = start; tile < s.boxes && count < s.max_output; tile += kTile) {
       const int64_t position = tile + threadIdx.x;
       const bool inside = position < s.boxes && (!groups || groups[position] == groups[start]);
       const int64_t rank = inside && groups ? order.by_position[base + position] : position;
-      Candidate<T> c{};
+      Candidate<B> c{};
       if (inside) c = load_candidate(s, a, order, row, rank);
       meet<kTile>(c, kept, count, threshold, staged);
       int place;
@@ -117,17 +131,18 @@ __global__ void __launch_bounds__(kTile)
 }
 
 // One tile of a large row without groups: which of its candidates are kept. kept_counts: of this tile, of all so far.
-template <class T>
-__global__ void __launch_bounds__(kWide)
-    resolve_kernel(NmsShape s, NmsArguments<T> a, NmsOrder<T> order, int64_t tile, T threshold) {
-  FV_SHARED(staged, Box<T>[kWide]);
+template <class B>
+__global__ void __launch_bounds__(kWide<B>)
+    resolve_kernel(NmsShape s, NmsArguments<B> a, NmsOrder<B> order, int64_t tile, Scalar<B> threshold) {
+  constexpr int kTile = kWide<B>;
+  FV_SHARED(staged, B[kTile]);
   const int64_t row = blockIdx.x, base = row * s.boxes, rank = tile + threadIdx.x;
   int64_t* counts = order.kept_counts + 2 * row;
   const int64_t so_far = tile == 0 ? 0 : counts[1];
-  Candidate<T> c{};
+  Candidate<B> c{};
   if (rank < s.boxes && order.alive[base + rank] && so_far < s.max_output) c = load_candidate(s, a, order, row, rank);
   int place;
-  const int here = resolve_tile<kWide>(c, threshold, staged, &place);
+  const int here = resolve_tile<kTile>(c, threshold, staged, &place);
   if (rank < s.boxes) order.alive[base + rank] = c.alive;
   if (c.alive) order.kept_boxes[base + tile + place] = c.box;
   if (threadIdx.x == 0) {
@@ -137,13 +152,14 @@ __global__ void __launch_bounds__(kWide)
 }
 
 // The candidates behind that tile against what it kept.
-template <class T>
+template <class B>
 __global__ void __launch_bounds__(kNarrow)
-    suppress_kernel(NmsShape s, NmsArguments<T> a, NmsOrder<T> order, int64_t tile, int64_t stretches, T threshold) {
-  FV_SHARED(staged, Box<T>[kNarrow]);
+    suppress_kernel(NmsShape s, NmsArguments<B> a, NmsOrder<B> order, int64_t tile, int64_t stretches,
+                    Scalar<B> threshold) {
+  FV_SHARED(staged, B[kNarrow]);
   const int64_t row = blockIdx.x / stretches, base = row * s.boxes;
-  const int64_t rank = tile + kWide + blockIdx.x % stretches * kNarrow + threadIdx.x;
-  Candidate<T> c{};
+  const int64_t rank = tile + kWide<B> + blockIdx.x % stretches * kNarrow + threadIdx.x;
+  Candidate<B> c{};
   if (rank < s.boxes && order.alive[base + rank]) c = load_candidate(s, a, order, row, rank);
   const bool was_alive = c.alive;
   meet<kNarrow>(c, order.kept_boxes + base + tile, order.kept_counts[2 * row], threshold, staged);
@@ -151,14 +167,14 @@ __global__ void __launch_bounds__(kNarrow)
 }
 
 // The kept boxes of a row in order of score, then -1.
-template <class T>
-__global__ void __launch_bounds__(kWide) collect_kernel(NmsShape s, NmsArguments<T> a, NmsOrder<T> order) {
-  FV_SHARED(warp_counts, int[kWide / 32]);
+template <class B>
+__global__ void __launch_bounds__(kCollect) collect_kernel(NmsShape s, NmsArguments<B> a, NmsOrder<B> order) {
+  FV_SHARED(warp_counts, int[kCollect / 32]);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t row = blockIdx.x, base = row * s.boxes;
   int64_t* keep = a.keep + row * s.max_output;
   int64_t count = 0;
-  for (int64_t tile = 0; tile < s.boxes && count < s.max_output; tile += kWide) {
+  for (int64_t tile = 0; tile < s.boxes && count < s.max_output; tile += kCollect) {
     const int64_t rank = tile + threadIdx.x;
     const bool alive = rank < s.boxes && order.alive[base + rank];
     const unsigned ballot = __ballot_sync(kFullWarp, alive);
@@ -166,47 +182,47 @@ __global__ void __launch_bounds__(kWide) collect_kernel(NmsShape s, NmsArguments
     if (lane == 0) warp_counts[warp] = __popc(ballot);
     __syncthreads();
     int64_t place = count + __popc(ballot & ((1u << lane) - 1));
-    for (int w = 0; w < kWide / 32; ++w) {
+    for (int w = 0; w < kCollect / 32; ++w) {
       if (w < warp) place += warp_counts[w];
       count += warp_counts[w];
     }
     if (alive && place < s.max_output) keep[place] = order.by_rank[base + rank];
   }
   count = min_of(count, s.max_output);
-  for (int64_t i = count + threadIdx.x; i < s.max_output; i += kWide) keep[i] = -1;
+  for (int64_t i = count + threadIdx.x; i < s.max_output; i += kCollect) keep[i] = -1;
   if (threadIdx.x == 0) a.count[row] = count;
 }
 
 }  // namespace
 
-template <class T>
-void nms(const NmsShape& s, const NmsArguments<T>& a, const NmsOrder<T>& order, const CudaExec& exec) {
+template <class B>
+void nms(const NmsShape& s, const NmsArguments<B>& a, const NmsOrder<B>& order, const CudaExec& exec) {
   if (s.batch == 0) return;
-  const T threshold = threshold_in(s.iou_threshold, T());
+  const Scalar<B> threshold = threshold_in(s.iou_threshold, Scalar<B>());
   const unsigned rows = unsigned(s.batch);
   const size_t flags = size_t(s.batch * s.boxes);
   if (s.boxes > 0 && order.groups) {
     const int64_t stretches = ceil_div(s.boxes, int64_t(kNarrow));
     fill_bytes(exec, order.alive, 0, flags);
-    launch(exec, group_kernel<kNarrow, T>, unsigned(rows * stretches), kNarrow, 0, s, a, order, stretches, threshold);
+    launch(exec, group_kernel<kNarrow, B>, unsigned(rows * stretches), kNarrow, 0, s, a, order, stretches, threshold);
   } else if (s.boxes > 0 && s.boxes <= kOneBlock) {
     fill_bytes(exec, order.alive, 0, flags);
-    launch(exec, group_kernel<kWide, T>, rows, kWide, 0, s, a, order, int64_t(1), threshold);
+    launch(exec, group_kernel<kWide<B>, B>, rows, kWide<B>, 0, s, a, order, int64_t(1), threshold);
   } else if (s.boxes > 0) {
     fill_bytes(exec, order.alive, 1, flags);
-    for (int64_t tile = 0; tile < s.boxes; tile += kWide) {
-      launch(exec, resolve_kernel<T>, rows, kWide, 0, s, a, order, tile, threshold);
-      const int64_t stretches = ceil_div(s.boxes - tile - kWide, int64_t(kNarrow));
+    for (int64_t tile = 0; tile < s.boxes; tile += kWide<B>) {
+      launch(exec, resolve_kernel<B>, rows, kWide<B>, 0, s, a, order, tile, threshold);
+      const int64_t stretches = ceil_div(s.boxes - tile - kWide<B>, int64_t(kNarrow));
       if (stretches > 0)
-        launch(exec, suppress_kernel<T>, unsigned(rows * stretches), kNarrow, 0, s, a, order, tile, stretches,
+        launch(exec, suppress_kernel<B>, unsigned(rows * stretches), kNarrow, 0, s, a, order, tile, stretches,
                threshold);
     }
   }
-  launch(exec, collect_kernel<T>, rows, kWide, 0, s, a, order);
+  launch(exec, collect_kernel<B>, rows, kCollect, 0, s, a, order);
 }
 
-#define INSTANTIATE(T) template void nms(const NmsShape&, const NmsArguments<T>&, const NmsOrder<T>&, const CudaExec&);
-FV_FLOATS(INSTANTIATE)
+#define INSTANTIATE(B) template void nms(const NmsShape&, const NmsArguments<B>&, const NmsOrder<B>&, const CudaExec&);
+FV_NMS_BOXES(INSTANTIATE)
 #undef INSTANTIATE
 
 }  // namespace fastvision

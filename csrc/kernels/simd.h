@@ -46,7 +46,9 @@ struct RawVector<int32_t> {
 template <class A, class Isa>
 struct VecOf {
   static constexpr int kLanes = kVectorBytes / int(sizeof(A));
+  using Lane = A;
   using Raw = typename RawVector<A>::type;
+  using Bits = typename RawVector<A>::mask;
   Raw raw;
 
   VecOf() = default;
@@ -128,12 +130,27 @@ template <class A, class Isa>
 FV_HD IndexVec<A> select(MaskOf<A, Isa> m, int64_t yes, IndexVec<A> no) {
   return m.raw ? all_lanes<A>(yes) : no;
 }
+// The instructions return their second argument unless the first is smaller (larger), NaN included: as in common.h.
 template <class A, class Isa>
 FV_HD VecOf<A, Isa> min_of(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<A, float>) return _mm512_maskz_min_ps(0xffff, b.raw, a.raw);
+  else if constexpr (std::is_same_v<A, double>) return _mm512_maskz_min_pd(0xff, b.raw, a.raw);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<A, float>) return _mm256_min_ps(b.raw, a.raw);
+  else if constexpr (std::is_same_v<A, double>) return _mm256_min_pd(b.raw, a.raw);
+#endif
   return b.raw < a.raw ? b.raw : a.raw;
 }
 template <class A, class Isa>
 FV_HD VecOf<A, Isa> max_of(VecOf<A, Isa> a, VecOf<A, Isa> b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<A, float>) return _mm512_maskz_max_ps(0xffff, b.raw, a.raw);
+  else if constexpr (std::is_same_v<A, double>) return _mm512_maskz_max_pd(0xff, b.raw, a.raw);
+#elif defined(__AVX2__)
+  if constexpr (std::is_same_v<A, float>) return _mm256_max_ps(b.raw, a.raw);
+  else if constexpr (std::is_same_v<A, double>) return _mm256_max_pd(b.raw, a.raw);
+#endif
   return a.raw < b.raw ? b.raw : a.raw;
 }
 template <class A, class Isa>
@@ -198,6 +215,42 @@ FV_HD A sum_of(VecOf<A, Isa> v) {  // a tree of fixed shape
   return lanes[0];
 }
 
+// A sum in as many lanes as the widest instruction set has: all of them add in the same order, if terms come in turn.
+template <class A, class Isa>
+struct GroupSumOf {
+  static constexpr int kParts = 64 / kVectorBytes;
+  static constexpr int64_t kLanes = kParts * VecOf<A, Isa>::kLanes;
+  VecOf<A, Isa> parts[kParts];
+
+  FV_HD GroupSumOf() {
+    for (auto& part : parts) part = A(0);
+  }
+  FV_HD A total() const {  // a tree of fixed shape
+    A lanes[kLanes];
+    for (int i = 0; i < kParts; ++i) parts[i].store(lanes + i * VecOf<A, Isa>::kLanes);
+    for (int step = kLanes / 2; step; step /= 2)
+      for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
+    return lanes[0];
+  }
+};
+template <class A>
+using GroupSum = GroupSumOf<A, FV_ISA>;
+
+// Calls f(first lane, part of the group, how many lanes are in range) for the vectors of [0, n).
+template <class A, class F>
+FV_HD void for_each_vector(int64_t n, F&& f) {
+  constexpr int64_t kLanes = Vec<A>::kLanes, kGroup = GroupSum<A>::kLanes;
+  const int64_t whole = n / kGroup * kGroup;
+  for (int64_t i = 0; i < whole; i += kGroup)
+    for (int part = 0; part < GroupSum<A>::kParts; ++part)
+      f(i + part * kLanes, part, std::integral_constant<int64_t, kLanes>());
+  for (int64_t i = whole; i < n; i += kLanes) f(i, int((i - whole) / kLanes), min_of(n - i, kLanes));
+}
+template <class A, class Count>
+FV_HD MaskOf<A, FV_ISA> lanes_in_range(Count count) {
+  return {lanes_below<A>(count)};
+}
+
 // Loads and stores of storage type T as vectors of its accumulation type.
 typedef uint16_t RawHalves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t RawBits __attribute__((vector_size(kVectorBytes)));
@@ -246,6 +299,15 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v) {
     }
     memcpy(p, &halves, sizeof halves);
   }
+}
+// All lanes: what for_each_vector calls with whole vectors.
+template <class T>
+FV_HD Vec<Accum<T>> load_vector(const T* p, std::integral_constant<int64_t, Vec<Accum<T>>::kLanes>) {
+  return load_vector(p);
+}
+template <class T>
+FV_HD void store_vector(T* p, Vec<Accum<T>> v, std::integral_constant<int64_t, Vec<Accum<T>>::kLanes>) {
+  store_vector(p, v);
 }
 // The first n lanes; the others are zero, or left alone. Memory behind them is not touched.
 template <class T>
@@ -397,6 +459,15 @@ FV_HD uint64_t nonzero_bits(const uint8_t* p) {
   for (int i = 0; i < 64; ++i) r |= uint64_t(p[i] != 0) << i;
   return r;
 #endif
+}
+
+// Columns of a matrix become rows; the strides are those of the rows.
+template <class Isa, class T>
+void turn_over(const T* from, int64_t rows, int64_t columns, int64_t from_stride, T* to, int64_t to_stride) {
+  constexpr int64_t kBlock = 16;
+  for (int64_t c = 0; c < columns; c += kBlock)
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t k = c; k < min_of(c + kBlock, columns); ++k) to[k * to_stride + r] = from[r * from_stride + k];
 }
 
 }  // namespace fastvision

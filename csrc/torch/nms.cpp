@@ -1,6 +1,7 @@
 #include "../kernels/nms.h"
 
 #include "binding.h"
+#include "rotated_boxes.h"
 
 namespace fastvision::binding {
 inline namespace FV_BACKEND {
@@ -12,11 +13,12 @@ struct Kept {
 
 NmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor& scores,
                        const std::optional<Tensor>& groups, const std::optional<Tensor>& valid, double iou_threshold,
-                       double score_threshold, int64_t max_output) {
+                       double score_threshold, int64_t max_output, int64_t columns = 4) {
   check.floats("boxes", boxes);
   check.same_dtype("scores", scores, "boxes", boxes);
   check.same_device("scores", scores, "boxes", boxes);
-  check.shape(boxes.dim() >= 2 && boxes.size(-1) == 4, "boxes", boxes, "(..., N, 4)");
+  check.shape(boxes.dim() >= 2 && boxes.size(-1) == columns, "boxes", boxes,
+              columns == 4 ? "(..., N, 4)" : "(..., N, 5)");
   const Sizes rows(boxes.sizes().begin(), boxes.sizes().end() - 1);
   const auto of_boxes = [&](const char* name, const Tensor& t) {
     check.that(t.sizes().vec() == rows, name, ": expected one per box, got shape ", shape_of(t), " for boxes ",
@@ -41,8 +43,11 @@ NmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor& sc
   return {batch, boxes.size(-2), max_output, iou_threshold, score_threshold};
 }
 
+// Boxes (..., 4) are upright; boxes (..., 5) are rotated and come with the unit of their angles.
+template <class B>
 Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Tensor& scores_in,
-         const std::optional<Tensor>& groups_in, const std::optional<Tensor>& valid_in) {
+         const std::optional<Tensor>& groups_in, const std::optional<Tensor>& valid_in, AngleUnit unit) {
+  using T = Scalar<B>;
   const Backend backend(boxes_in);
   const Tensor boxes = dense(boxes_in), scores = dense(scores_in);
   const std::optional<Tensor> groups = dense(groups_in), valid = dense(valid_in);
@@ -50,33 +55,47 @@ Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Te
   const Tensor count = check.empty(boxes, rows, ScalarType::Long);
   rows.push_back(s.max_output);
   const Tensor keep = check.empty(boxes, rows, ScalarType::Long);
-  dispatch_floats(boxes, [&](auto t) {
-    using T = decltype(t);
-    const NmsArguments<T> a{data<T>(boxes),
-                            data<T>(scores),
-                            data<bool>(valid),
-                            data<int64_t>(groups),
-                            mutable_data<int64_t>(keep),
-                            mutable_data<int64_t>(count)};
+  NmsArguments<B> a{nullptr,
+                    data<T>(scores),
+                    data<bool>(valid),
+                    data<int64_t>(groups),
+                    mutable_data<int64_t>(keep),
+                    mutable_data<int64_t>(count)};
+  Tensor prepared = boxes;
+  if constexpr (std::is_same_v<B, RotatedBox<T>>) {
+    prepared = rotated_scratch<T>(check, boxes);
+    backend.run([&](const auto& exec) { prepare<T>(boxes, unit, prepared, exec); });
+  }
+  a.boxes = static_cast<const B*>(prepared.const_data_ptr());
 #if FV_IS == FV_IS_cpu
-    backend.run([&](const auto& exec) { nms<T>(s, a, exec); });
+  backend.run([&](const auto& exec) { nms<B>(s, a, exec); });
 #else
-    const Tensor by_rank = sort(scores, true)[1];
-    std::optional<std::array<Tensor, 2>> grouped;
-    if (groups) grouped = sort(gather_last(*groups, by_rank), false);
-    const Tensor kept_boxes = check.empty(boxes, {s.batch, s.boxes, 4}), alive = check.empty(boxes, {s.batch, s.boxes},
-                                                                                            ScalarType::Bool);
-    const Tensor kept_counts = check.empty(boxes, {s.batch, 2}, ScalarType::Long);
-    const NmsOrder<T> order{data<int64_t>(by_rank),
-                            grouped ? data<int64_t>((*grouped)[1]) : nullptr,
-                            grouped ? data<int64_t>((*grouped)[0]) : nullptr,
-                            reinterpret_cast<Box<T>*>(mutable_data<T>(kept_boxes)),
-                            mutable_data<int64_t>(kept_counts),
-                            mutable_data<bool>(alive)};
-    backend.run([&](const auto& exec) { nms<T>(s, a, order, exec); });
+  const Tensor by_rank = sort(scores, true)[1];
+  std::optional<std::array<Tensor, 2>> grouped;
+  if (groups) grouped = sort(gather_last(*groups, by_rank), false);
+  const Tensor kept_boxes = check.empty(boxes, {s.batch * s.boxes * int64_t(sizeof(B))}, ScalarType::Byte);
+  const Tensor alive = check.empty(boxes, {s.batch, s.boxes}, ScalarType::Bool);
+  const Tensor kept_counts = check.empty(boxes, {s.batch, 2}, ScalarType::Long);
+  const NmsOrder<B> order{data<int64_t>(by_rank),
+                          grouped ? data<int64_t>((*grouped)[1]) : nullptr,
+                          grouped ? data<int64_t>((*grouped)[0]) : nullptr,
+                          static_cast<B*>(kept_boxes.mutable_data_ptr()),
+                          mutable_data<int64_t>(kept_counts),
+                          mutable_data<bool>(alive)};
+  backend.run([&](const auto& exec) { nms<B>(s, a, order, exec); });
 #endif
-  });
   return {keep, count};
+}
+Kept run(const Check& check, const NmsShape& s, const Tensor& boxes, const Tensor& scores,
+         const std::optional<Tensor>& groups, const std::optional<Tensor>& valid) {
+  if (boxes.scalar_type() == ScalarType::Double) return run<Box<double>>(check, s, boxes, scores, groups, valid, {});
+  return run<Box<float>>(check, s, boxes, scores, groups, valid, {});
+}
+
+// The kept boxes of one problem, in a tensor of as many places.
+Tensor kept_only(const Kept& kept) {
+  Tensor keep = kept.keep;
+  return torch::stable::narrow(keep, 0, 0, data<int64_t>(on_cpu(kept.count))[0]);
 }
 
 Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double iou_threshold,
@@ -86,10 +105,20 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
   NmsShape s =
       checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, score_threshold, max_output.value_or(0));
   s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
-  const Kept kept = run(check, s, boxes, scores, groups, std::nullopt);
-  const int64_t count = data<int64_t>(on_cpu(kept.count))[0];
-  Tensor keep = kept.keep;
-  return torch::stable::narrow(keep, 0, 0, count);
+  return kept_only(run(check, s, boxes, scores, groups, std::nullopt));
+}
+
+Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double iou_threshold,
+                   bool degrees, bool clockwise, std::optional<int64_t> max_output) {
+  const Check check{"nms_rotated"};
+  check.shape(boxes.dim() == 2, "boxes", boxes, "(N, 5)");
+  NmsShape s = checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, -INFINITY,
+                             max_output.value_or(0), 5);
+  s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
+  const AngleUnit unit{degrees, clockwise};
+  if (boxes.scalar_type() == ScalarType::Double)
+    return kept_only(run<RotatedBox<double>>(check, s, boxes, scores, groups, std::nullopt, unit));
+  return kept_only(run<RotatedBox<float>>(check, s, boxes, scores, groups, std::nullopt, unit));
 }
 
 std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups,
@@ -106,6 +135,7 @@ std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores,
 FV_OPS(m) {
   m.impl("nms", TORCH_BOX(&nms));
   m.impl("nms_padded", TORCH_BOX(&nms_padded));
+  m.impl("nms_rotated", TORCH_BOX(&nms_rotated));
 }
 
 }  // namespace FV_BACKEND

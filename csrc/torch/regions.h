@@ -12,13 +12,15 @@ inline MemoryFormat format_of(bool channels_last) {
   return channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
 }
 
-inline void check_rois(const Check& check, const Tensor& features, const char* features_name, const Tensor& rois) {
+// Regions (K, columns), of the dtype that goes with the features.
+inline void check_rois(const Check& check, const Tensor& features, const char* features_name, const Tensor& rois,
+                       const char* rois_name = "boxes", int64_t columns = 5) {
   check.all_floats(features_name, features);
   const ScalarType wanted = features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  check.that(rois.scalar_type() == wanted, "boxes: expected dtype ", dtype_name(wanted), " for features of ",
+  check.that(rois.scalar_type() == wanted, rois_name, ": expected dtype ", dtype_name(wanted), " for features of ",
              dtype_name(features.scalar_type()), ", got ", dtype_name(rois.scalar_type()));
-  check.same_device("boxes", rois, features_name, features);
-  check.shape(rois.dim() == 2 && rois.size(1) == 5, "boxes", rois, "(K, 5)");
+  check.same_device(rois_name, rois, features_name, features);
+  check.shape(rois.dim() == 2 && rois.size(1) == columns, rois_name, rois, columns == 5 ? "(K, 5)" : "(K, 6)");
 }
 
 // Column 0 of regions (K, columns): integers in [0, images).

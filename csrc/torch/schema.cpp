@@ -9,6 +9,12 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "box_iou_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, bool aligned, float eps)"
       " -> (Tensor, Tensor)");
 
+  // boxes: (..., 5) = centre x, centre y, width, height, angle. degrees: or radians. clockwise: as seen in an image.
+  m.def("box_iou_rotated(Tensor boxes1, Tensor boxes2, bool aligned, bool degrees, bool clockwise) -> Tensor");
+  m.def(
+      "box_iou_rotated_backward(Tensor grad, Tensor boxes1, Tensor boxes2, bool aligned, bool degrees, bool clockwise)"
+      " -> (Tensor, Tensor)");
+
   // groups: int64, boxes of different groups do not suppress each other. score_threshold: -inf for none.
   m.def(
       "nms(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, float score_threshold,"
@@ -23,6 +29,10 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "soft_nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, int method, float iou_threshold,"
       " float sigma, float score_threshold, SymInt max_output) -> (Tensor keep, Tensor kept_scores, Tensor count)");
+
+  m.def(
+      "nms_rotated(Tensor boxes, Tensor scores, Tensor? groups, float iou_threshold, bool degrees, bool clockwise,"
+      " SymInt? max_output) -> Tensor");
 
   // rois: (K, 5) = image index, x1, y1, x2, y2; float32, or float64 with float64 features. Image indices out of range
   // are an error on the CPU and a zero row on CUDA.
@@ -65,6 +75,13 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "ps_roi_pool_backward(Tensor grad, Tensor rois, float spatial_scale, bool legacy_border, SymInt n, SymInt h,"
       " SymInt w, bool channels_last) -> Tensor");
+  // rois: (K, 6) = image index, centre x, centre y, width, height, angle; otherwise as in roi_align.
+  m.def(
+      "roi_align_rotated(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w,"
+      " int sampling_ratio, bool aligned, bool degrees, bool clockwise) -> Tensor");
+  m.def(
+      "roi_align_rotated_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned,"
+      " bool degrees, bool clockwise, SymInt n, SymInt h, SymInt w, bool channels_last) -> Tensor");
 
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");
@@ -87,6 +104,36 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def("mask_iou(Tensor masks1, Tensor masks2, Tensor? crowd) -> Tensor");
   // items: boxes (..., N, 4), or masks as for mask_iou. kernel: 0 gaussian, 1 linear
   m.def("matrix_nms(Tensor items, Tensor scores, Tensor? groups, int kernel, float sigma) -> Tensor");
+
+  // Losses. reduction: 0 none, 1 mean, 2 sum; counted: what mean divides by; with_gradient: also of the reduced loss.
+  // targets: in the dtype of inputs, or int64 labels with one dimension less. alpha: -1 for none.
+  m.def(
+      "sigmoid_focal_loss(Tensor inputs, Tensor targets, Tensor? weight, float alpha, float gamma, int? ignore_index,"
+      " int reduction, bool with_gradient) -> (Tensor loss, Tensor counted, Tensor gradient)");
+  m.def(
+      "sigmoid_focal_loss_backward(Tensor grad, Tensor counted, Tensor inputs, Tensor targets, Tensor? weight,"
+      " float alpha, float gamma, int? ignore_index, int reduction) -> Tensor");
+  // states: three numbers per pixel for the backward pass, if with_gradient.
+  m.def(
+      "softmax_focal_loss(Tensor logits, Tensor labels, Tensor? weight, float alpha, float gamma, int ignore_index,"
+      " int reduction, bool with_gradient) -> (Tensor loss, Tensor counted, Tensor states)");
+  m.def(
+      "softmax_focal_loss_backward(Tensor grad, Tensor counted, Tensor states, Tensor logits, Tensor labels,"
+      " int ignore_index, int reduction) -> Tensor");
+  // kind: 1 generalized, 2 distance, 3 complete. with_gradient: also of the reduced loss, for boxes1 and boxes2.
+  m.def(
+      "box_iou_loss(Tensor boxes1, Tensor boxes2, int kind, float eps, int reduction, bool with_gradient1,"
+      " bool with_gradient2) -> (Tensor loss, Tensor gradient1, Tensor gradient2)");
+  m.def(
+      "box_iou_loss_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, int reduction,"
+      " bool with_gradient1, bool with_gradient2) -> (Tensor, Tensor)");
+  // losses: (N, C). sums: (2, N, C) for the backward pass; states: two numbers per pixel for that of the softmax.
+  m.def(
+      "dice_loss(Tensor logits, Tensor targets, bool softmax, float smooth, int? ignore_index)"
+      " -> (Tensor losses, Tensor sums, Tensor states)");
+  m.def(
+      "dice_loss_backward(Tensor grad, Tensor sums, Tensor states, Tensor logits, Tensor targets, bool softmax,"
+      " float smooth, int? ignore_index) -> Tensor");
 
   m.def("device_errors(Tensor like) -> Tensor");
 }

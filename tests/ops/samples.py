@@ -23,6 +23,10 @@ def _features(*shape, dtype=torch.float32, channels_last=False):
     return x.to(memory_format=torch.channels_last) if channels_last else x
 
 
+def _rotated(*shape, dtype=torch.float32):
+    return torch.cat([_boxes(*shape), torch.rand(*shape, 1, generator=_generator()) * 360], -1).to(dtype)
+
+
 def _masks(*shape):
     return torch.rand(shape, generator=_generator()) > 0.5
 
@@ -40,6 +44,9 @@ def native_calls():
     out = torch.rand(4, 3, 2, 3, generator=_generator()).requires_grad_()
     argmax = torch.randint(-1, 72, (4, 3, 2, 3), generator=_generator(), dtype=torch.int32)
     pair = torch.rand(5, 5, generator=_generator())
+    turned, more_turned = _rotated(5).requires_grad_(), _rotated(5).flip(0).requires_grad_()
+    turned_batch = _rotated(2, 4, dtype=torch.float64).requires_grad_()
+    turned_rois = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), _rotated(4)], 1)
     plain_a, plain_b = a.detach(), b.detach()
     return [
         *[("box_iou", (a, b, kind, aligned, 1e-7)) for kind in range(4) for aligned in (False, True)],
@@ -48,6 +55,12 @@ def native_calls():
         ("nms", (plain_a, scores, None, 0.5, float("-inf"), None)),
         ("nms", (plain_a, scores, groups, 0.5, 0.1, 2)),
         ("nms_padded", (plain_a, scores, groups, scores > 0.2, 0.5, 0.1, 7)),
+        ("box_iou_rotated", (turned, more_turned, False, True, False)),
+        ("box_iou_rotated", (turned, more_turned, True, False, True)),
+        ("box_iou_rotated", (turned_batch, turned_batch.detach(), False, True, False)),
+        ("box_iou_rotated_backward", (pair, turned.detach(), more_turned.detach(), False, True, False)),
+        ("nms_rotated", (turned.detach(), scores, None, 0.5, True, False, None)),
+        ("nms_rotated", (turned.detach(), scores, groups, 0.1, False, True, 2)),
         *[("soft_nms", (plain_a, scores, groups, method, 0.3, 0.5, 0.01, 3 - method)) for method in range(3)],
         ("soft_nms", (plain_a, scores, None, 0, 0.3, 0.5, 0.01, None)),
         ("soft_nms_padded", (plain_a, scores, groups, scores > 0.2, 1, 0.3, 0.5, 0.01, 7)),
@@ -60,6 +73,9 @@ def native_calls():
         ("roi_align_backward", (out, rois, 0.5, 2, True, 2, 9, 8, True)),
         ("roi_align_max", (x, rois, 0.5, 2, 3, 2, True)),
         ("roi_align_max_backward", (out.detach(), rois, argmax.long() % 4, 0.5, 2, True, 2, 9, 8, True)),
+        ("roi_align_rotated", (x, turned_rois, 0.5, 2, 3, 2, True, True, False)),
+        ("roi_align_rotated", (last, turned_rois, 1.0, 2, 2, -1, False, False, True)),
+        ("roi_align_rotated_backward", (out, turned_rois, 0.5, 2, True, True, False, 2, 9, 8, True)),
         ("multiscale_roi_align", (maps, rois, None, [0.25, 0.125], 224.0, 4, 2, 2, 2, False)),
         ("multiscale_roi_align", (maps, rois, torch.tensor([0, 1, 1, 0]), [0.25, 0.125], 224.0, 4, 2, 3, 0, True)),
         (
@@ -83,7 +99,37 @@ def native_calls():
         ("match_boxes", (batch.detach(), batch.detach().flip(1), torch.rand(2, 4) > 0.5, 0.5, 0.5, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, False)),
         ("paste_masks", (torch.rand(5, 4, 4), plain_a, 12, 17, 0.5, 1, True)),
+        *_native_losses(),
         ("device_errors", (torch.empty(0),)),
+    ]
+
+
+def _native_losses():
+    g = _generator()
+    logits = torch.randn(5, 3, generator=g).requires_grad_()
+    maps = torch.randn(2, 3, 4, 5, generator=g).requires_grad_()
+    last = torch.randn(2, 3, 4, 5, generator=g).to(memory_format=torch.channels_last).requires_grad_()
+    dense, map_labels = torch.rand(2, 3, 4, 5, generator=g), torch.randint(0, 3, (2, 4, 5), generator=g)
+    labels, weight, one = torch.tensor([0, 3, 2, -7, 1]), torch.rand(3, generator=g), torch.tensor(1.0)
+    pixels = torch.tensor([0, 2, 2, -7, 1])
+    plain, a, b = logits.detach(), _boxes(5).requires_grad_(), _boxes(5).flip(0).requires_grad_()
+    return [
+        ("sigmoid_focal_loss", (maps, dense, None, 0.25, 2.0, None, 0, False)),
+        ("sigmoid_focal_loss", (last, dense, None, -1.0, 0.5, None, 1, True)),
+        ("sigmoid_focal_loss", (logits, labels, weight, 0.25, 1.5, -7, 2, False)),
+        ("sigmoid_focal_loss_backward", (one, one, plain, labels, weight, 0.25, 1.5, -7, 1)),
+        ("sigmoid_focal_loss_backward", (dense, one, last.detach(), dense, None, 0.25, 2.0, None, 0)),
+        ("softmax_focal_loss", (logits, pixels, weight, 1.0, 2.0, -7, 1, True)),
+        ("softmax_focal_loss", (last, map_labels, None, 0.5, 0.5, -100, 0, True)),
+        ("softmax_focal_loss_backward", (one, one, torch.rand(3, 5, generator=g), plain, pixels, -7, 1)),
+        *[("box_iou_loss", (a, b, kind, 1e-7, kind - 1, kind > 1, kind > 2)) for kind in (1, 2, 3)],
+        ("box_iou_loss_backward", (one, a.detach(), b.detach(), 3, 1e-7, 2, True, False)),
+        ("dice_loss", (maps, dense, False, 1.0, None)),
+        ("dice_loss", (last, map_labels, True, 0.0, 1)),
+        (
+            "dice_loss_backward",
+            (dense[:, :, 0, 0], torch.rand(2, 2, 3), torch.rand(2, 40), last.detach(), map_labels, True, 1.0, None),
+        ),
     ]
 
 
@@ -105,6 +151,13 @@ def public_calls():
             lambda boxes, s: tuple(ops.multiclass_nms(boxes, s, score_threshold=0.1, iou_threshold=0.5, max_output=4)),
             (_boxes(2, 6, 1), torch.rand(2, 6, 3, generator=_generator())),
         ),
+        ("box_iou_rotated", ops.box_iou_rotated, (_rotated(5), _rotated(5).flip(0))),
+        ("nms_rotated", lambda boxes, s: ops.nms_rotated(boxes, s, 0.5), (_rotated(5), scores)),
+        (
+            "batched_nms_rotated",
+            lambda boxes, s, g: ops.batched_nms_rotated(boxes, s, g, 0.5, angle="rad"),
+            (_rotated(5), scores, groups),
+        ),
         ("soft_nms", lambda boxes, s, g: ops.soft_nms(boxes, s, idxs=g), (a, scores, groups)),
         (
             "soft_nms_padded",
@@ -118,6 +171,11 @@ def public_calls():
         ("roi_align of maxima", lambda x, r: ops.roi_align(x, r, 2, 0.5, mode="max"), (x, rois)),
         ("roi_align of lists", lambda x, r: ops.roi_align(x, [r, r[:1]], 2, 0.5), (x, rois[:, 1:])),
         (
+            "roi_align_rotated",
+            lambda x, r: ops.roi_align_rotated(x, r, (2, 3), 0.5),
+            (x, torch.cat([rois[:, :1], _rotated(4)], 1)),
+        ),
+        (
             "multiscale_roi_align",
             lambda x, y, r: ops.multiscale_roi_align([x, y], r, 2, [0.5, 0.25]),
             (x, _features(2, 3, 5, 4), rois),
@@ -130,6 +188,13 @@ def public_calls():
         ("match_boxes", lambda t, c: ops.match_boxes(t, c, 0.5, 0.3, allow_low_quality=True), (a, b)),
         ("paste_masks_in_image", lambda m, c: ops.paste_masks_in_image(m, c, (9, 8)), (torch.rand(5, 1, 4, 4), a)),
         ("grid_anchors", lambda x: x.sum() + ops.grid_anchors([(2, 3)], [8], [[8]], [[1.0]], device=x.device), (a,)),
+        ("sigmoid_focal_loss", ops.sigmoid_focal_loss, (a, b / 20)),
+        ("sigmoid_focal_loss of labels", lambda x, t: ops.sigmoid_focal_loss(x, t, reduction="mean"), (a, groups)),
+        ("softmax_focal_loss", ops.softmax_focal_loss, (a, groups)),
+        ("dice_loss", ops.dice_loss, (x, x.round())),
+        ("generalized_box_iou_loss", ops.generalized_box_iou_loss, (a, b)),
+        ("distance_box_iou_loss", lambda a, b: ops.distance_box_iou_loss(a, b, "sum"), (a, b)),
+        ("complete_box_iou_loss", lambda a, b: ops.complete_box_iou_loss(a, b, "mean"), (a, b)),
         ("box_convert", lambda t: ops.box_convert(t, "xyxy", "cxcywh"), (a,)),
         ("box_area", ops.box_area, (a,)),
         ("clip_boxes_to_image", lambda t: ops.clip_boxes_to_image(t, (9, 8)), (a,)),

@@ -70,8 +70,8 @@ TWO_STAGES = {"nms", "box_iou", "multiscale_roi_align", "multiscale_roi_align_ba
 REACHED = {
     "FasterRCNN": TWO_STAGES,
     "MaskRCNN": TWO_STAGES | {"roi_align"},
-    "RetinaNet": {"nms", "box_iou"},
-    "FCOS": {"nms"},
+    "RetinaNet": {"nms", "box_iou", "sigmoid_focal_loss"},
+    "FCOS": {"nms", "sigmoid_focal_loss"},
     "SSD": {"nms", "box_iou"},
 }
 

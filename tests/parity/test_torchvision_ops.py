@@ -79,6 +79,17 @@ def sensitive_sampled_regions(g):
     return *sensitive_regions(g), 0.3 + size(g, 3) / 3, size(g, 3)
 
 
+def aligned_pairs(g):
+    n = size(g, 8)
+    return boxes(g, n), boxes(g, n), ("none", "mean", "sum")[size(g, 2)]
+
+
+def focal(g):
+    shape = 1 + size(g, 4), 3
+    logits, targets = torch.randn(shape, generator=g).double() * 3, (torch.rand(shape, generator=g) < 0.3).double()
+    return logits, targets, (-1, 0.25)[size(g, 1)], (0.0, 1.0, 2.0)[size(g, 2)], ("none", "mean", "sum")[size(g, 2)]
+
+
 def is_float(value):
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
@@ -91,8 +102,11 @@ PROBLEMS = {
     "box_iou": (two_sets, (0, 1)),
     "clip_boxes_to_image": (lambda g: (boxes(g, size(g, 3), 4) - 5, (9, 12)), (0,)),
     "complete_box_iou": (two_sets, (0, 1)),
+    "complete_box_iou_loss": (aligned_pairs, (0, 1)),
     "distance_box_iou": (two_sets, (0, 1)),
+    "distance_box_iou_loss": (aligned_pairs, (0, 1)),
     "generalized_box_iou": (two_sets, (0, 1)),
+    "generalized_box_iou_loss": (aligned_pairs, (0, 1)),
     "masks_to_boxes": (lambda g: ((torch.rand(size(g, 9), 6, 7, generator=g) < 0.1).double(),), ()),
     "nms": (suppression, ()),
     "ps_roi_align": (sensitive_sampled_regions, (0,)),
@@ -100,6 +114,7 @@ PROBLEMS = {
     "remove_small_boxes": (lambda g: (boxes(g, size(g, 20)), 1.0 + size(g, 8)), ()),
     "roi_align": (sampled_regions, (0,)),
     "roi_pool": (regions, (0,)),
+    "sigmoid_focal_loss": (focal, (0,)),
 }
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,9 @@ def load_torchvision() -> ModuleType:
     if torch.version.cuda is None:
         assert spec is not None
         assert spec.submodule_search_locations
+        if "torchvision" not in sys.modules:
+            for name in [name for name in sys.modules if name.startswith("torchvision.")]:
+                del sys.modules[name]  # left by an import that failed without the stand-ins
         _load_stand_ins(Path(spec.submodule_search_locations[0]) / "_C.so")
     import torchvision
 

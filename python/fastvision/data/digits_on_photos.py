@@ -45,6 +45,7 @@ class DigitsOnPhotos(Dataset[tuple[Tensor, Target]]):
 
     >>> image, target = DigitsOnPhotos("test", length=10)[3]
     >>> tuple(image.shape), [DigitsOnPhotos.class_names[k - 1] for k in target["labels"]]
+    ((3, 80, 80), ['1', '6', '9', '5'])
     """
 
     class_names = tuple("0123456789")

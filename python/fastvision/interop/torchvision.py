@@ -39,11 +39,24 @@ def _roi_pool(input: Tensor, rois: Tensor, scale: float, height: int, width: int
     return output, argmax
 
 
+def _with_channels(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The operator returns the input channel of each output, too."""
+
+    def pooled(input: Tensor, rois: Tensor, scale: float, height: int, width: int, *rest: Any) -> tuple[Tensor, Tensor]:
+        output = function(input, rois, (height, width), scale, *rest)
+        channels = torch.arange(input.shape[1], dtype=torch.int32, device=input.device)
+        return output, channels.view(1, -1, height, width).expand(output.shape).contiguous()
+
+    return pooled
+
+
 _ROI = "(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
 
 # Operators in torch's dispatcher: schema and kernel. The kernel brings its own gradient.
 _OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
     "nms": ("(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", ops.nms),
+    "ps_roi_align": (_ROI + ", int sampling_ratio) -> (Tensor, Tensor)", _with_channels(ops.ps_roi_align)),
+    "ps_roi_pool": (_ROI + ") -> (Tensor, Tensor)", _with_channels(ops.ps_roi_pool)),
     "roi_align": (_ROI + ", int sampling_ratio, bool aligned) -> Tensor", _roi_align),
     "roi_pool": (_ROI + ") -> (Tensor, Tensor)", _roi_pool),
 }
@@ -84,14 +97,24 @@ def _multiscale_roi_align(
 # Functions of torchvision.ops, by the name they have there.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "batched_nms": _batched_nms,
+    "box_area": ops.box_area,
     "box_iou": _pairwise(ops.box_iou),
+    "clip_boxes_to_image": ops.clip_boxes_to_image,
     "complete_box_iou": _pairwise(ops.complete_box_iou),
+    "complete_box_iou_loss": _pairwise(ops.complete_box_iou_loss),
     "distance_box_iou": _pairwise(ops.distance_box_iou),
+    "distance_box_iou_loss": _pairwise(ops.distance_box_iou_loss),
     "generalized_box_iou": _pairwise(ops.generalized_box_iou),
+    "generalized_box_iou_loss": _pairwise(ops.generalized_box_iou_loss),
+    "masks_to_boxes": ops.masks_to_boxes,
     "nms": ops.nms,
     "poolers._multiscale_roi_align": _multiscale_roi_align,
+    "ps_roi_align": ops.ps_roi_align,
+    "ps_roi_pool": ops.ps_roi_pool,
+    "remove_small_boxes": ops.remove_small_boxes,
     "roi_align": ops.roi_align,
     "roi_pool": ops.roi_pool,
+    "sigmoid_focal_loss": ops.sigmoid_focal_loss,
 }
 
 _ROTATED = ("xywhr", "cxcywhr", "xyxyxyxy")

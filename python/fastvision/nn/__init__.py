@@ -3,9 +3,11 @@
 from .feature_pyramid import FeaturePyramidNetwork
 from .frozen_batch_norm import FrozenBatchNorm2d
 from .image_batcher import ImageBatch, ImageBatcher
+from .losses import DiceLoss, SigmoidFocalLoss, SoftmaxFocalLoss
 from .roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 
 __all__ = [
+    "DiceLoss",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",
     "ImageBatch",
@@ -15,4 +17,6 @@ __all__ = [
     "PSRoIPool",
     "RoIAlign",
     "RoIPool",
+    "SigmoidFocalLoss",
+    "SoftmaxFocalLoss",
 ]

@@ -7,8 +7,11 @@ from .box_area import box_area
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
 from .box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from .box_iou_loss import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from .box_iou_rotated import box_iou_rotated
 from .clip_boxes_to_image import clip_boxes_to_image
 from .device_errors import device_errors
+from .dice_loss import dice_loss
 from .grid_anchors import grid_anchors
 from .mask_iou import mask_iou
 from .masks_to_boxes import masks_to_boxes
@@ -17,6 +20,7 @@ from .matrix_nms import matrix_nms
 from .multiclass_nms import multiclass_nms
 from .multiscale_roi_align import multiscale_roi_align
 from .nms import batched_nms, nms, nms_padded
+from .nms_rotated import batched_nms_rotated, nms_rotated
 from .paste_masks import paste_masks_in_image
 from .ps_roi_align import ps_roi_align
 from .ps_roi_pool import ps_roi_pool
@@ -33,9 +37,12 @@ from .rle import (
     rle_to_string,
 )
 from .roi_align import roi_align
+from .roi_align_rotated import roi_align_rotated
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .sigmoid_focal_loss import sigmoid_focal_loss
 from .soft_nms import soft_nms, soft_nms_padded
+from .softmax_focal_loss import softmax_focal_loss
 
 __all__ = [
     "FeaturePyramidNetwork",
@@ -46,16 +53,22 @@ __all__ = [
     "RoIAlign",
     "RoIPool",
     "batched_nms",
+    "batched_nms_rotated",
     "box_area",
     "box_convert",
     "box_iou",
+    "box_iou_rotated",
     "clip_boxes_to_image",
     "complete_box_iou",
+    "complete_box_iou_loss",
     "decode_boxes",
     "device_errors",
+    "dice_loss",
     "distance_box_iou",
+    "distance_box_iou_loss",
     "encode_boxes",
     "generalized_box_iou",
+    "generalized_box_iou_loss",
     "grid_anchors",
     "mask_iou",
     "masks_to_boxes",
@@ -65,6 +78,7 @@ __all__ = [
     "multiscale_roi_align",
     "nms",
     "nms_padded",
+    "nms_rotated",
     "paste_masks_in_image",
     "ps_roi_align",
     "ps_roi_pool",
@@ -79,8 +93,11 @@ __all__ = [
     "rle_to_boxes",
     "rle_to_string",
     "roi_align",
+    "roi_align_rotated",
     "roi_pool",
     "sample_labels",
+    "sigmoid_focal_loss",
     "soft_nms",
     "soft_nms_padded",
+    "softmax_focal_loss",
 ]

@@ -18,30 +18,38 @@ def output_size_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, in
     return sizes[0], sizes[1]
 
 
-def as_rois(op: str, boxes: Tensor | Sequence[Tensor], images: int, features: torch.dtype) -> Tensor:
-    """Regions ``(K, 5)`` as (image index, x1, y1, x2, y2), in float32 or, beside float64 features, in float64."""
+def as_rois(
+    op: str,
+    boxes: Tensor | Sequence[Tensor],
+    images: int,
+    features: torch.dtype,
+    name: str = "boxes",
+    columns: int = 4,
+) -> Tensor:
+    """Regions ``(K, 1 + columns)`` as (image index, box), in float32 or, beside float64 features, in float64."""
     if isinstance(boxes, Tensor):
-        rois = _widened(op, boxes, features)
+        rois = _widened(op, boxes, features, name)
     else:
         if len(boxes) != images:
-            raise ValueError(f"{op}: boxes: expected one tensor per image ({images}), got {len(boxes)}")
+            raise ValueError(f"{op}: {name}: expected one tensor per image ({images}), got {len(boxes)}")
         for i, image_boxes in enumerate(boxes):
             if not isinstance(image_boxes, Tensor):
-                raise TypeError(f"{op}: boxes: expected Tensor in place {i}, got {type(image_boxes).__name__}")
-            if image_boxes.dim() != 2 or image_boxes.shape[1] != 4:
+                raise TypeError(f"{op}: {name}: expected Tensor in place {i}, got {type(image_boxes).__name__}")
+            if image_boxes.dim() != 2 or image_boxes.shape[1] != columns:
                 shape = tuple(image_boxes.shape)
-                raise ValueError(f"{op}: boxes: expected shape (k, 4) in place {i}, got {shape}")
+                raise ValueError(f"{op}: {name}: expected shape (k, {columns}) in place {i}, got {shape}")
         if not boxes:
-            return torch.zeros(0, 5, dtype=torch.float64 if features == torch.float64 else torch.float32)
-        wide = [_widened(op, image_boxes, features) for image_boxes in boxes]
+            wide_dtype = torch.float64 if features == torch.float64 else torch.float32
+            return torch.zeros(0, 1 + columns, dtype=wide_dtype)
+        wide = [_widened(op, image_boxes, features, name) for image_boxes in boxes]
         rois = torch.cat([torch.nn.functional.pad(b, (1, 0), value=float(i)) for i, b in enumerate(wide)])
     return rois
 
 
-def _widened(op: str, boxes: Tensor, features: torch.dtype) -> Tensor:
+def _widened(op: str, boxes: Tensor, features: torch.dtype, name: str) -> Tensor:
     if not boxes.is_floating_point():
-        name = str(boxes.dtype).removeprefix("torch.")
-        raise TypeError(f"{op}: boxes: expected dtype float32 or that of the features, got {name}; use boxes.float()")
+        got = str(boxes.dtype).removeprefix("torch.")
+        raise TypeError(f"{op}: {name}: expected dtype float32 or that of the features, got {got}; use {name}.float()")
     return boxes.float() if boxes.dtype == features and features in (torch.float16, torch.bfloat16) else boxes
 
 

@@ -7,8 +7,18 @@ import torch
 from .. import _lib
 
 _op = _lib.Op("device_errors")
-# OpId in csrc/kernels/common.h
-_OPS = ("", "roi_align", "multiscale_roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
+_OPS = (  # OpId in csrc/kernels/common.h
+    "",
+    "roi_align",
+    "multiscale_roi_align",
+    "roi_pool",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "roi_align_rotated",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
+    "dice_loss",
+)
 
 
 class DeviceErrors(NamedTuple):

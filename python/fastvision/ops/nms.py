@@ -125,13 +125,20 @@ def _or_none(score_threshold: float | None) -> float:
     return score_threshold
 
 
-def _check(
-    op: str, boxes: Tensor, scores: Tensor, groups: Tensor | None, valid: Tensor | None, iou_threshold: float
+def check_nms(
+    op: str,
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    valid: Tensor | None,
+    iou_threshold: float,
+    columns: int = 4,
 ) -> None:
+    """For fake kernels."""
     _arguments.floats(op, "boxes", boxes)
     _arguments.same_dtype(op, "scores", scores, "boxes", boxes)
     _arguments.same_device(op, "scores", scores, "boxes", boxes)
-    _arguments.shape(boxes.dim() >= 2 and boxes.shape[-1] == 4, op, "boxes", boxes, "(..., N, 4)")
+    _arguments.shape(boxes.dim() >= 2 and boxes.shape[-1] == columns, op, "boxes", boxes, f"(..., N, {columns})")
     for name, t in (("scores", scores), ("idxs", groups), ("valid", valid)):
         if t is not None:
             same = t.shape == boxes.shape[:-1]
@@ -152,7 +159,7 @@ def _(
     max_output: int | None,
 ) -> Tensor:
     _arguments.shape(boxes.dim() == 2, "nms", "boxes", boxes, "(N, 4)")
-    _check("nms", boxes, scores, groups, None, iou_threshold)
+    check_nms("nms", boxes, scores, groups, None, iou_threshold)
     count = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty(count, dtype=torch.int64)
 
@@ -167,7 +174,7 @@ def _(
     score_threshold: float,
     max_output: int,
 ) -> tuple[Tensor, Tensor]:
-    _check("nms_padded", boxes, scores, groups, valid, iou_threshold)
+    check_nms("nms_padded", boxes, scores, groups, valid, iou_threshold)
     rows = boxes.shape[:-2]
     return boxes.new_empty((*rows, max_output), dtype=torch.int64), boxes.new_empty(rows, dtype=torch.int64)
 
@@ -198,8 +205,13 @@ def nms_reference(
     overlaps = box_iou_reference(boxes, boxes).double() > iou_threshold
     if idxs is not None:
         overlaps &= idxs[:, None] == idxs[None, :]
+    return suppress_in_order(overlaps, scores, takes_part)[:max_output]
+
+
+def suppress_in_order(overlaps: Tensor, scores: Tensor, takes_part: Tensor) -> Tensor:
+    """Greedy suppression by a matrix of which boxes are too close to keep both."""
     keep: list[int] = []
     for i in scores.nan_to_num(-math.inf).argsort(descending=True, stable=True).tolist():
         if takes_part[i] and not overlaps[i, keep].any():
             keep.append(i)
-    return torch.tensor(keep[:max_output], dtype=torch.int64)
+    return torch.tensor(keep, dtype=torch.int64)

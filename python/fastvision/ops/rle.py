@@ -151,7 +151,7 @@ def rle_from_polygons(polygons: Sequence[Sequence[float] | Array], height: int, 
             or beyond 1e6, or a size that is no image's. Names the polygon.
 
     >>> rle_from_polygons([[0, 0, 2, 0, 2, 2, 0, 2]], 3, 3)
-    {'size': [3, 3], 'counts': b'02124'}
+    {'size': [3, 3], 'counts': b'02103'}
     """
     arrays = []
     for i, polygon in enumerate(polygons):

@@ -72,14 +72,17 @@ def roi_align(
     return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)  # type: ignore[no-any-return]
 
 
-def check_rois(op: str, name: str, features: Tensor, rois: Tensor) -> None:
+def check_rois(
+    op: str, features_name: str, features: Tensor, rois: Tensor, name: str = "boxes", columns: int = 5
+) -> None:
     """For fake kernels of region ops."""
-    _arguments.all_floats(op, name, features)
-    _arguments.shape(features.dim() == 4, op, name, features, "(N, C, H, W)")
+    _arguments.all_floats(op, features_name, features)
+    _arguments.shape(features.dim() == 4, op, features_name, features, "(N, C, H, W)")
     wanted = torch.float64 if features.dtype == torch.float64 else torch.float32
-    _lib.check(rois.dtype == wanted, op, ": boxes: expected dtype ", wanted, " for these features, got ", rois.dtype)
-    _arguments.same_device(op, "boxes", rois, name, features)
-    _arguments.shape(rois.dim() == 2 and rois.shape[1] == 5, op, "boxes", rois, "(K, 5)")
+    got = rois.dtype
+    _lib.check(got == wanted, op, ": ", name, ": expected dtype ", wanted, " for these features, got ", got)
+    _arguments.same_device(op, name, rois, features_name, features)
+    _arguments.shape(rois.dim() == 2 and rois.shape[1] == columns, op, name, rois, f"(K, {columns})")
 
 
 @_lib.register_fake("roi_align")
@@ -121,9 +124,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return gradient, None, None, None, None, None, None
 
 
-def refuse_box_gradient(op: str, asked: bool) -> None:
+def refuse_box_gradient(op: str, asked: bool, name: str = "boxes") -> None:
     if asked:
-        raise RuntimeError(f"{op}: boxes: no gradient; detach() them")
+        raise RuntimeError(f"{op}: {name}: no gradient; detach() them")
 
 
 def _setup_double_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,0 +1,1 @@
+"""A module per op; its WORKLOADS say what is measured."""

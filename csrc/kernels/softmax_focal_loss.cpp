@@ -1,0 +1,163 @@
+// Vectors of pixels: class after class, the lanes are neighbours where classes are planes; where classes lie together,
+// a chunk of pixels is first turned over in a buffer that stays in the cache.
+#include "softmax_focal_loss.h"
+
+#include <cmath>
+#include <vector>
+
+#include "simd.h"
+
+namespace fastvision {
+namespace {
+
+// A class's logits of a run of pixels as neighbours: plane(c)[i].
+template <class T>
+struct Planes {
+  const T* first;
+  int64_t stride;
+  const T* operator()(int64_t c) const { return first + c * stride; }
+};
+
+// Calls f(first pixel, last pixel, index of the chunk, scratch memory).
+template <class Isa, class F>
+void for_each_chunk(const SoftmaxFocalShape& s, const Cpu<Isa>& exec, F&& f) {
+  exec(softmax_focal_chunks(s.pixels), 1, [&](int64_t first, int64_t last) {
+    std::vector<unsigned char> buffer;
+    for (int64_t chunk = first; chunk < last; ++chunk)
+      f(chunk * kSoftmaxChunk, min_of((chunk + 1) * kSoftmaxChunk, s.pixels), chunk, buffer);
+  });
+}
+
+// Runs of pixels of one image within [begin, end).
+template <class F>
+void for_each_run(const SoftmaxFocalShape& s, int64_t begin, int64_t end, F&& f) {
+  for (int64_t i = begin; i < end;) {
+    const int64_t next = s.inner == 1 ? end : min_of(end, (i / s.inner + 1) * s.inner);
+    f(i, next - i);
+    i = next;
+  }
+}
+
+template <class T>
+T* room(std::vector<unsigned char>& buffer, const SoftmaxFocalShape& s) {
+  buffer.resize(size_t(s.classes * kSoftmaxChunk) * sizeof(T));
+  return reinterpret_cast<T*>(buffer.data());
+}
+
+// A label per lane, -1 where it is ignored or out of the range of n.
+template <class A>
+IndexVec<A> load_labels(const SoftmaxFocalShape& s, const int64_t* labels, int64_t n) {
+  IndexVec<A> v;
+  for (int i = 0; i < Vec<A>::kLanes; ++i) v[i] = i < n && labels[i] != s.ignored ? labels[i] : -1;
+  return v;
+}
+
+template <bool kSquare, class T>
+LossSum forward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const SoftmaxFocalOutputs<T> out,
+                const Planes<T>& planes, int64_t pixel, int64_t n) {
+  using A = Accum<T>;
+  using V = Vec<A>;
+  const V zero(A(0)), none(-A(INFINITY));
+  LossSum total{};
+  for (int64_t i = 0; i < n; i += V::kLanes) {
+    const int64_t count = min_of<int64_t>(n - i, V::kLanes);
+    const auto labels = load_labels<A>(s, in.labels + pixel + i, count);
+    OnlineSum<V> others;
+    V own = zero;
+    for (int64_t c = 0; c < s.classes; ++c) {
+      const V x = count == V::kLanes ? load_vector(planes(c) + i) : load_vector(planes(c) + i, count);
+      const MaskOf<A, FV_ISA> is_label{labels == all_lanes<A>(c)};
+      own = select(is_label, x, own);
+      others.add(select(is_label, none, x));
+    }
+    V factor = zero;
+    for (int k = 0; k < count; ++k)
+      if (labels[k] >= 0) factor.raw[k] = in.weight ? in.weight[labels[k]] : A(1);
+    auto term = softmax_focal_term<kSquare>(own, others, factor * V(A(s.alpha)), s);
+    const MaskOf<A, FV_ISA> ignored{labels < 0};
+    term.loss = select(ignored, zero, term.loss), term.slope = select(ignored, zero, term.slope);
+    if (out.losses) store_vector(out.losses + pixel + i, term.loss, count);
+    if (out.states) {
+      store_vector(out.states + pixel + i, term.slope, count);
+      store_vector(out.states + s.pixels + pixel + i, term.largest, count);
+      store_vector(out.states + 2 * s.pixels + pixel + i, term.inverse, count);
+    }
+    for (int k = 0; k < count; ++k) total = total + LossSum{double(term.loss[k]), double(factor[k])};
+  }
+  return total;
+}
+
+template <class T>
+void backward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const SoftmaxFocalGrad<T> g, Accum<T> scale,
+              const Planes<T>& planes, T* gradient, int64_t stride, int64_t pixel, int64_t n) {
+  using A = Accum<T>;
+  using V = Vec<A>;
+  const V zero(A(0)), one(A(1));
+  for (int64_t i = 0; i < n; i += V::kLanes) {
+    const int64_t count = min_of<int64_t>(n - i, V::kLanes);
+    const auto labels = load_labels<A>(s, in.labels + pixel + i, count);
+    const A* states = g.states + pixel + i;
+    const V largest = load_vector(states + s.pixels, count), inverse = load_vector(states + 2 * s.pixels, count);
+    const V slope = load_vector(states, count) * (g.grad ? load_vector(g.grad + pixel + i, count) : V(scale));
+    const MaskOf<A, FV_ISA> ignored{labels < 0};
+    for (int64_t c = 0; c < s.classes; ++c) {
+      const V x = count == V::kLanes ? load_vector(planes(c) + i) : load_vector(planes(c) + i, count);
+      const V p = exp_negative(x - largest) * inverse;
+      const MaskOf<A, FV_ISA> is_label{labels == all_lanes<A>(c)};
+      const V d = select(ignored, zero, slope * (select(is_label, one, zero) - p));
+      T* to = gradient + c * stride + i;
+      if (count == V::kLanes) store_vector(to, d);
+      else store_vector(to, d, count);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void softmax_focal_loss(const SoftmaxFocalShape& s, const SoftmaxFocalInputs<T>& in, const SoftmaxFocalOutputs<T>& out,
+                        const Cpu<Isa>& exec) {
+  for_each_chunk(s, exec, [&](int64_t begin, int64_t end, int64_t chunk, std::vector<unsigned char>& buffer) {
+    LossSum sum{};
+    for_each_run(s, begin, end, [&](int64_t pixel, int64_t n) {
+      Planes<T> planes{in.logits + s.offset(pixel), s.inner};
+      if (s.inner == 1) {
+        T* const turned = room<T>(buffer, s);
+        turn_over<FV_ISA>(in.logits + pixel * s.classes, n, s.classes, s.classes, turned, kSoftmaxChunk);
+        planes = {turned, kSoftmaxChunk};
+      }
+      with_square(s.gamma,
+                  [&](auto square) { sum = sum + forward<decltype(square)::value>(s, in, out, planes, pixel, n); });
+    });
+    if (out.partials) out.partials[chunk] = sum;
+  });
+  if (out.loss) finish_loss(s.reduction, out.partials, softmax_focal_chunks(s.pixels), out.loss, out.counted);
+}
+
+template <class T, class Isa>
+void softmax_focal_loss_backward(const SoftmaxFocalShape& s, const SoftmaxFocalInputs<T>& in,
+                                 const SoftmaxFocalGrad<T>& g, T* gradient, const Cpu<Isa>& exec) {
+  using A = Accum<T>;
+  const A scale = g.grad ? A(1) : gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted);
+  for_each_chunk(s, exec, [&](int64_t begin, int64_t end, int64_t, std::vector<unsigned char>& buffer) {
+    for_each_run(s, begin, end, [&](int64_t pixel, int64_t n) {
+      if (s.inner != 1)
+        return backward(s, in, g, scale, {in.logits + s.offset(pixel), s.inner}, gradient + s.offset(pixel), s.inner,
+                        pixel, n);
+      T* const turned = room<T>(buffer, s);
+      turn_over<FV_ISA>(in.logits + pixel * s.classes, n, s.classes, s.classes, turned, kSoftmaxChunk);
+      backward(s, in, g, scale, {turned, kSoftmaxChunk}, turned, kSoftmaxChunk, pixel, n);
+      turn_over<FV_ISA>(turned, s.classes, n, kSoftmaxChunk, gradient + pixel * s.classes, s.classes);
+    });
+  });
+}
+
+#define INSTANTIATE(T)                                                                              \
+  template void softmax_focal_loss(const SoftmaxFocalShape&, const SoftmaxFocalInputs<T>&,          \
+                                   const SoftmaxFocalOutputs<T>&, const CpuExec&);                  \
+  template void softmax_focal_loss_backward(const SoftmaxFocalShape&, const SoftmaxFocalInputs<T>&, \
+                                            const SoftmaxFocalGrad<T>&, T*, const CpuExec&);
+FV_ALL_FLOATS(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace fastvision

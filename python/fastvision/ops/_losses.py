@@ -1,0 +1,81 @@
+"""What the losses share."""
+
+import torch
+from torch import Tensor
+
+from .._lib import check
+from . import _arguments
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def reduction_code(op: str, reduction: str) -> int:
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"{op}: reduction: expected 'none', 'mean' or 'sum', got {reduction!r}")
+    return _REDUCTIONS.index(reduction)
+
+
+def gradient_in_forward(reduction: int, *inputs: Tensor) -> bool:
+    """Whether the forward pass is to compute the gradient of the reduced loss as well.
+
+    On the CPU that saves the time of computing every term again. On CUDA it would move more bytes unless the loss's own
+    gradient were known to be 1, which is known on the device alone. 16-bit gradients are scaled before they are
+    rounded, so they wait for the loss's gradient.
+    """
+    return (
+        reduction != 0
+        and inputs[0].device.type == "cpu"
+        and inputs[0].dtype in (torch.float32, torch.float64)
+        and torch.is_grad_enabled()
+        and any(t.requires_grad for t in inputs)
+        and not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
+def scaled(gradient: Tensor, by: Tensor) -> Tensor:
+    """``gradient * by``; without a copy if ``by`` is 1, as in ``loss.backward()``."""
+    if type(by) is Tensor and by.device.type == "cpu" and by.item() == 1:
+        return gradient
+    return gradient * by
+
+
+def accumulated(dtype: torch.dtype) -> torch.dtype:
+    """What values of this dtype are computed in, and reduced losses are returned in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def check_numbers(op: str, gamma: float, reduction: int) -> None:
+    check(0 <= gamma < float("inf"), op, ": gamma: expected a finite number >= 0, got ", gamma)
+    check(0 <= reduction <= 2, op, ": reduction: expected none, mean or sum (0 to 2), got ", reduction)
+
+
+def check_class_weight(op: str, weight: Tensor | None, other: str, like: Tensor, classes: int) -> None:
+    if weight is None:
+        return
+    wanted, got = (str(t).removeprefix("torch.") for t in (accumulated(like.dtype), weight.dtype))
+    check(wanted == got, op, ": weight: expected dtype ", wanted, ", got ", got)
+    _arguments.same_device(op, "weight", weight, other, like)
+    _arguments.shape(tuple(weight.shape) == (classes,), op, "weight", weight, f"({classes},), one per class")
+
+
+def as_class_weight(weight: Tensor | None, like: Tensor) -> Tensor | None:
+    """Weights per class as the kernels read them."""
+    return weight if weight is None else weight.to(accumulated(like.dtype))
+
+
+def refuse_gradient(op: str, argument: str, needed: bool) -> None:
+    if needed:
+        raise RuntimeError(f"{op}: {argument}: this argument has no gradient; use {argument}.detach()")
+
+
+def prepare_targets(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and targets as the kernels read them: labels as int64, dense targets in the dtype of the inputs."""
+    if targets.is_floating_point() or targets.is_complex():
+        if targets.dtype != inputs.dtype and torch.is_autocast_enabled(inputs.device.type):
+            common = torch.promote_types(inputs.dtype, targets.dtype)
+            return inputs.to(common), targets.to(common)
+        return inputs, targets
+    if targets.dim() == inputs.dim() - 1 and targets.dtype != torch.bool:
+        return inputs, targets.long()
+    return inputs, targets.to(inputs.dtype)
