@@ -171,8 +171,8 @@ template <class T, class Bins, class Isa>
 void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* out, const Cpu<Isa>& exec) {
   const auto by_image = regions_by_image<Bins>(s, rois);
   const int64_t pixels = s.map.level[0].height * s.map.level[0].width;
-  const auto copy = std::make_unique_for_overwrite<T[]>(
-      s.map.channels_last ? size_t(s.map.batch * s.map.channels * pixels) : 0);
+  const auto copy =
+      std::make_unique_for_overwrite<T[]>(s.map.channels_last ? size_t(s.map.batch * s.map.channels * pixels) : 0);
   if (s.map.channels_last) transpose_images(input, s.map.batch, pixels, s.map.channels, copy.get(), exec);
   const T* const planes = s.map.channels_last ? copy.get() : input;
   for (int64_t r = 0; r < s.map.rois; ++r)
@@ -192,8 +192,8 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
                      const Cpu<Isa>& exec) {
   const auto by_image = regions_by_image<Bins>(s, rois);
   const int64_t pixels = s.map.level[0].height * s.map.level[0].width;
-  const auto copy = std::make_unique_for_overwrite<T[]>(
-      s.map.channels_last ? size_t(s.map.batch * s.map.channels * pixels) : 0);
+  const auto copy =
+      std::make_unique_for_overwrite<T[]>(s.map.channels_last ? size_t(s.map.batch * s.map.channels * pixels) : 0);
   T* const planes = s.map.channels_last ? copy.get() : grad_input;
   exec(s.map.batch * s.map.bins(), 1, [&](int64_t begin, int64_t end) {
     BinTask<T, Bins> task(s, rois);
@@ -205,7 +205,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   if (s.map.channels_last) transpose_images(planes, s.map.batch, s.map.channels, pixels, grad_input, exec);
 }
 
-#define INSTANTIATE_BINS(T, Bins)                                                                           \
+#define INSTANTIATE_BINS(T, Bins)                                                                         \
   template void ps_roi(const PsRoiShape&, Bins<Accum<T>>, const T*, const Accum<T>*, T*, const CpuExec&); \
   template void ps_roi_backward(const PsRoiShape&, Bins<Accum<T>>, const T*, const Accum<T>*, T*, const CpuExec&);
 #define INSTANTIATE(T) INSTANTIATE_BINS(T, SampledBins) INSTANTIATE_BINS(T, PixelBins)

@@ -11,8 +11,8 @@ namespace {
 
 template <class T, class Bins>
 __global__ void __launch_bounds__(kThreads)
-    forward_kernel(const __grid_constant__ PsRoiShape s, const T* __restrict__ input,
-                   const Accum<T>* __restrict__ rois, T* __restrict__ out, DeviceErrors* errors) {
+    forward_kernel(const __grid_constant__ PsRoiShape s, const T* __restrict__ input, const Accum<T>* __restrict__ rois,
+                   T* __restrict__ out, DeviceErrors* errors) {
   using A = Accum<T>;
   FV_FOR(i, s.map.rois * s.map.channels) {
     const int64_t r = i / s.map.channels, c = s.channel_at(i % s.map.channels), bin = c % s.map.bins();
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(kTile* kTile, 2)
       const auto region = load_region(rois, s, touching[k], Bins{});
       const A weight = region.y.weight_of(ph, y) * region.x.weight_of(pw, x);
       if (weight == A(0)) continue;
-      const A share = to_accum(grad[s.out_offset(touching[k], c)]) /
-                      max_of(region.y.length(ph) * region.x.length(pw), A(1));
+      const A share =
+          to_accum(grad[s.out_offset(touching[k], c)]) / max_of(region.y.length(ph) * region.x.length(pw), A(1));
       sum += weight * share;
     }
   }
@@ -89,8 +89,7 @@ __global__ void __launch_bounds__(kTile* kTile, 2)
 template <class T, class Bins>
 void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* out, const CudaExec& exec) {
   const int64_t items = s.map.rois * s.map.channels;
-  if (items > 0)
-    launch(exec, forward_kernel<T, Bins>, grid_for(items), kThreads, 0, s, input, rois, out, exec.errors);
+  if (items > 0) launch(exec, forward_kernel<T, Bins>, grid_for(items), kThreads, 0, s, input, rois, out, exec.errors);
 }
 
 template <class T, class Bins>
@@ -104,7 +103,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
            grad_input);
 }
 
-#define INSTANTIATE_BINS(T, Bins)                                                                             \
+#define INSTANTIATE_BINS(T, Bins)                                                                          \
   template void ps_roi(const PsRoiShape&, Bins<Accum<T>>, const T*, const Accum<T>*, T*, const CudaExec&); \
   template void ps_roi_backward(const PsRoiShape&, Bins<Accum<T>>, const T*, const Accum<T>*, T*, const CudaExec&);
 #define INSTANTIATE(T) INSTANTIATE_BINS(T, SampledBins) INSTANTIATE_BINS(T, PixelBins)

@@ -1,7 +1,11 @@
-// channels_last: vectors of channels walk the pixels of a bin with their running maximum and its pixel. NCHW: one plane
-// at a time. Backward: threads own channels of an image, so sums have a fixed order.
+// Forward: the parts of the maps that regions read are packed once as (pixels, a few vectors of channels), small enough
+// for the second cache and the same for both layouts. Then vectors of channels walk the pixels of each bin with their
+// running maximum and its pixel; for NCHW the bins of a region are transposed. Bound by the bytes of output and argmax.
+// Backward: a task owns channels of an image and goes through the regions in order, so sums have a fixed order. Bound
+// by the additions, each to another place of its plane.
 #include "roi_pool.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "simd.h"
@@ -11,62 +15,194 @@ namespace {
 
 template <class A>
 constexpr int64_t kLanes = Vec<A>::kLanes;
+constexpr int kVectors = 4;
+template <class A>
+constexpr int64_t kChannels = kVectors * kLanes<A>;  // of a task
+constexpr int64_t kResults = 1 << 17;                // of a group of regions
+constexpr int64_t kBins = 64;                        // that are transposed at a time
 
-template <class T>
-void pool_channels_last(const RoiPoolShape& s, const T* image, const PoolRoi<Accum<T>>& roi, T* out, int32_t* argmax) {
+template <class A>
+using Range = typename PoolAxis<A>::Range;
+
+// The pixels of the bins of all regions.
+template <class A>
+struct Regions {
+  std::vector<int64_t> image;   // -1: the output is zero
+  std::vector<Range<A>> edges;  // of each region: its rows of bins, then its columns of bins
+  int64_t out_h, out_w;
+
+  Regions(const RoiPoolShape& s, const A* rois) : out_h(s.out_h), out_w(s.out_w) {
+    image.reserve(size_t(s.rois));
+    edges.reserve(size_t(s.rois * (out_h + out_w)));
+    for (int64_t r = 0; r < s.rois; ++r) {
+      const PoolRoi<A> roi = load_pool_roi(rois, s, r);
+      image.push_back(roi.is_zero() ? -1 : roi.image);
+      for (int64_t p = 0; p < out_h; ++p) edges.push_back(roi.is_zero() ? Range<A>{0, 0} : roi.y.pixels_of(p));
+      for (int64_t p = 0; p < out_w; ++p) edges.push_back(roi.is_zero() ? Range<A>{0, 0} : roi.x.pixels_of(p));
+    }
+  }
+  const Range<A>* rows(int64_t r) const { return edges.data() + r * (out_h + out_w); }
+  const Range<A>* columns(int64_t r) const { return rows(r) + out_h; }
+};
+
+// The parts of all maps that regions read, in the accumulation type: for each image (chunk of channels, pixel,
+// channel).
+template <class A>
+struct PackedMaps {
+  struct Window {
+    Range<A> rows, columns;
+    int64_t offset;  // in values
+    int64_t width() const { return columns.end - columns.begin; }
+    int64_t pixels() const { return (rows.end - rows.begin) * width(); }
+  };
+  int64_t chunks;
+  std::vector<Window> windows;  // of each image
+  std::vector<A> values;
+  std::vector<char> nan;  // of each image and chunk: whether one of its values is NaN
+
+  PackedMaps(const RoiPoolShape& s, const Regions<A>& regions) : chunks(ceil_div(s.channels, kChannels<A>)) {
+    windows.assign(size_t(s.batch), {{s.height, 0}, {s.width, 0}, 0});
+    nan.resize(size_t(s.batch * chunks));
+    const auto extend = [](Range<A>& all, const Range<A>* edges, int64_t count) {
+      all = {min_of(all.begin, edges[0].begin), max_of(all.end, edges[count - 1].end)};
+    };
+    for (int64_t r = 0; r < s.rois; ++r) {
+      if (regions.image[size_t(r)] < 0) continue;
+      Window& w = windows[size_t(regions.image[size_t(r)])];
+      extend(w.rows, regions.rows(r), s.out_h);
+      extend(w.columns, regions.columns(r), s.out_w);
+    }
+    int64_t size = 0;
+    for (Window& w : windows) {
+      if (w.rows.end <= w.rows.begin || w.columns.end <= w.columns.begin) w.rows = w.columns = {0, 0};
+      w.offset = size;
+      size += w.pixels() * chunks * kChannels<A>;
+    }
+    values.resize(size_t(size));
+  }
+  template <class T>
+  void pack(const RoiPoolShape& s, const T* input, int64_t image, int64_t chunk) {
+    const Window& w = windows[size_t(image)];
+    const int64_t first = chunk * kChannels<A>, channels = min_of(kChannels<A>, s.channels - first);
+    const T* plane = input + s.image_offset(image) + first * s.channel_stride();
+    A* to = values.data() + w.offset + chunk * w.pixels() * kChannels<A>;
+    bool found = false;
+    for (int64_t y = w.rows.begin; y < w.rows.end; ++y, to += w.width() * kChannels<A>) {
+      const T* from = plane + (y * s.width + w.columns.begin) * s.pixel_stride();
+      if (!s.channels_last) transpose(from, s.pixels(), channels, w.width(), to, kChannels<A>);
+      for (int64_t x = 0; x < w.width(); ++x)
+        for (int64_t c = 0; c < channels; c += kLanes<A>) {
+          A* const p = to + x * kChannels<A> + c;
+          const int64_t count = min_of(kLanes<A>, channels - c);
+          if (s.channels_last) load_strided(from + x * s.channels + c, 1, count).store(p);
+          const Vec<A> v = Vec<A>::load(p);
+          found = found || any(!(v == v));
+        }
+    }
+    nan[size_t(image * chunks + chunk)] = found;
+  }
+};
+
+// A map of kChannels channels.
+template <class A>
+struct PackedMap {
+  const A* values;
+  int64_t top, left, width;  // of the window
+  int64_t map_width;
+
+  PackedMap(const PackedMaps<A>& all, int64_t image, int64_t chunk, int64_t full_width) : map_width(full_width) {
+    const auto& w = all.windows[size_t(image)];
+    top = w.rows.begin, left = w.columns.begin, width = w.width();
+    values = all.values.data() + w.offset + chunk * w.pixels() * kChannels<A>;
+  }
+  const A* at(int64_t y, int64_t x) const { return values + ((y - top) * width + x - left) * kChannels<A>; }
+};
+
+// The maxima of one bin and their pixels, for kCount vectors of channels.
+template <int kCount, bool kNan, class A>
+FV_HD void pool_bin(const PackedMap<A>& map, Range<A> rows, Range<A> columns, int64_t channel, A* best_to,
+                    int32_t* at_to) {
+  Vec<A> best[kCount];
+  IndexVec<A> at[kCount];
+  const A* p = map.at(rows.begin, columns.begin) + channel;
+  for (int v = 0; v < kCount; ++v) {
+    best[v] = Vec<A>::load(p + v * kLanes<A>);
+    at[v] = all_lanes<A>(rows.begin * map.map_width + columns.begin);
+  }
+  for (int64_t y = rows.begin; y < rows.end; ++y) {
+    p = map.at(y, columns.begin) + channel;
+    for (int64_t x = columns.begin; x < columns.end; ++x, p += kChannels<A>)
+      for (int v = 0; v < kCount; ++v) {
+        const Vec<A> value = Vec<A>::load(p + v * kLanes<A>);
+        auto wins = value > best[v];
+        if constexpr (kNan) wins = either(wins, both(!(value == value), best[v] == best[v]));
+        best[v] = select(wins, value, best[v]);
+        at[v] = select(wins, y * map.map_width + x, at[v]);
+      }
+  }
+  for (int v = 0; v < kCount; ++v) {
+    best[v].store(best_to + v * kLanes<A>);
+    store_indices<A>(at_to + v * kLanes<A>, at[v]);
+  }
+}
+
+template <bool kNan, class A>
+FV_HD void pool_bin(const PackedMap<A>& map, Range<A> rows, Range<A> columns, int64_t channels, A* best, int32_t* at) {
+  if (rows.end <= rows.begin || columns.end <= columns.begin) {
+    std::fill(best, best + channels, A(0));
+    std::fill(at, at + channels, -1);
+  } else if (channels == kChannels<A>) {
+    pool_bin<kVectors, kNan>(map, rows, columns, 0, best, at);
+  } else {
+    for (int64_t c = 0; c < channels; c += kLanes<A>) pool_bin<1, kNan>(map, rows, columns, c, best + c, at + c);
+  }
+}
+
+// Channels [first, first + channels) of one region.
+template <bool kNan, class T>
+void pool_region(const RoiPoolShape& s, const PackedMap<Accum<T>>& map, const Range<Accum<T>>* rows,
+                 const Range<Accum<T>>* columns, int64_t first, int64_t channels, T* out, int32_t* argmax) {
   using A = Accum<T>;
-  for (int64_t ph = 0; ph < s.out_h; ++ph) {
-    const auto rows = roi.y.pixels_of(ph);
-    for (int64_t pw = 0; pw < s.out_w; ++pw, out += s.channels, argmax += s.channels) {
-      const auto columns = roi.x.pixels_of(pw);
-      if (rows.end <= rows.begin || columns.end <= columns.begin) {
-        memset(out, 0, size_t(s.channels) * sizeof(T));
-        memset(argmax, 255, size_t(s.channels) * sizeof(int32_t));
-        continue;
+  alignas(64) A best[kBins * kChannels<A>];
+  alignas(64) int32_t at[kBins * kChannels<A>];
+  for (int64_t begin = 0; begin < s.bins(); begin += kBins) {
+    const int64_t bins = min_of(kBins, s.bins() - begin);
+    for (int64_t k = 0, ph = begin / s.out_w, pw = begin % s.out_w; k < bins; ++k) {
+      pool_bin<kNan>(map, rows[ph], columns[pw], channels, best + k * kChannels<A>, at + k * kChannels<A>);
+      if (++pw == s.out_w) pw = 0, ++ph;
+    }
+    if (s.channels_last) {
+      for (int64_t k = 0; k < bins; ++k) {
+        const int64_t to = (begin + k) * s.channels + first;
+        for (int64_t c = 0; c < channels; c += kLanes<A>)
+          store_strided(out + to + c, 1, Vec<A>::load(best + k * kChannels<A> + c), min_of(kLanes<A>, channels - c));
+        memcpy(argmax + to, at + k * kChannels<A>, size_t(channels) * sizeof(int32_t));
       }
-      for (int64_t c = 0; c < s.channels; c += kLanes<A>) {
-        const int64_t count = min_of(kLanes<A>, s.channels - c);
-        const auto load = [&](int64_t pixel) {
-          const T* p = image + pixel * s.channels + c;
-          return count == kLanes<A> ? load_vector(p) : load_vector(p, count);
-        };
-        const int64_t first = rows.begin * s.width + columns.begin;
-        Vec<A> best = load(first);
-        IndexVec<A> at = all_lanes<A>(first);
-        for (int64_t y = rows.begin; y < rows.end; ++y)
-          for (int64_t x = columns.begin; x < columns.end; ++x) {
-            const Vec<A> v = load(y * s.width + x);
-            const auto wins = either(v > best, both(!(v == v), best == best));
-            best = select(wins, v, best);
-            at = select(wins, y * s.width + x, at);
-          }
-        store_vector(out + c, best, count);
-        for (int64_t k = 0; k < count; ++k) argmax[c + k] = int32_t(at[k]);
-      }
+    } else {
+      const int64_t to = first * s.bins() + begin;
+      transpose(best, kChannels<A>, bins, channels, out + to, s.bins());
+      transpose(reinterpret_cast<const float*>(at), kChannels<A>, bins, channels, reinterpret_cast<float*>(argmax + to),
+                s.bins());
     }
   }
 }
 
+// Adds the gradients of some channels of one region to their planes of sums.
 template <class T>
-void pool_planes(const RoiPoolShape& s, const T* image, const PoolRoi<Accum<T>>& roi, T* out, int32_t* argmax) {
-  using A = Accum<T>;
-  for (int64_t c = 0; c < s.channels; ++c) {
-    const T* plane = image + c * s.pixels();
-    for (int64_t ph = 0; ph < s.out_h; ++ph) {
-      const auto rows = roi.y.pixels_of(ph);
-      for (int64_t pw = 0; pw < s.out_w; ++pw) {
-        const auto columns = roi.x.pixels_of(pw);
-        A best(0);
-        int64_t at = -1;
-        for (int64_t y = rows.begin; y < rows.end; ++y)
-          for (int64_t x = columns.begin; x < columns.end; ++x) {
-            const A v = to_accum(plane[y * s.width + x]);
-            if (at < 0 || replaces(v, best)) best = v, at = y * s.width + x;
-          }
-        *out++ = from_accum<T>(best);
-        *argmax++ = int32_t(at);
-      }
+void add_region(const RoiPoolShape& s, const T* grad, const int32_t* argmax, int64_t channels, Accum<T>* planes) {
+  const int64_t bins = s.bins();
+  const uint32_t pixels = uint32_t(s.pixels());
+  const auto add = [pixels](Accum<T>* plane, int32_t pixel, T g) {
+    if (uint32_t(pixel) < pixels) plane[pixel] += to_accum(g);
+  };
+  if (s.channels_last) {
+    for (int64_t bin = 0; bin < bins; ++bin, grad += s.channels, argmax += s.channels) {
+      Accum<T>* plane = planes;
+      for (int64_t c = 0; c < channels; ++c, plane += pixels) add(plane, argmax[c], grad[c]);
     }
+  } else {
+    for (int64_t c = 0; c < channels; ++c, grad += bins, argmax += bins, planes += pixels)
+      for (int64_t bin = 0; bin < bins; ++bin) add(planes, argmax[bin], grad[bin]);
   }
 }
 
@@ -75,21 +211,33 @@ void pool_planes(const RoiPoolShape& s, const T* image, const PoolRoi<Accum<T>>&
 template <class T, class Isa>
 void roi_pool(const RoiPoolShape& s, const T* input, const Accum<T>* rois, T* out, int32_t* argmax,
               const Cpu<Isa>& exec) {
+  using A = Accum<T>;
   const int64_t per_roi = s.channels * s.bins();
+  const Regions<A> regions(s, rois);
+  PackedMaps<A> maps(s, regions);
+  exec(s.batch * maps.chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) maps.pack(s, input, i / maps.chunks, i % maps.chunks);
+  });
+  // Enough regions to read a chunk of the map from the second cache, few enough to find their fresh results in the
+  // third.
+  const int64_t group = max_of(int64_t(1), kResults / max_of(per_roi, int64_t(1)));
   exec(s.rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const auto roi = load_pool_roi(rois, s, r);
-      T* to = out + r * per_roi;
-      int32_t* index = argmax + r * per_roi;
-      if (roi.is_zero()) {
-        memset(to, 0, size_t(per_roi) * sizeof(T));
-        memset(index, 255, size_t(per_roi) * sizeof(int32_t));
-        continue;
-      }
-      const T* image = input + s.image_offset(roi.image);
-      if (s.channels_last) pool_channels_last(s, image, roi, to, index);
-      else pool_planes(s, image, roi, to, index);
-    }
+    for (int64_t first = begin; first < end; first += group)
+      for (int64_t chunk = 0; chunk < maps.chunks; ++chunk)
+        for (int64_t r = first; r < min_of(first + group, end); ++r) {
+          const int64_t image = regions.image[size_t(r)];
+          T* const to = out + r * per_roi;
+          int32_t* const at = argmax + r * per_roi;
+          if (image < 0) {
+            memset(to, 0, size_t(per_roi) * sizeof(T));
+            memset(at, 255, size_t(per_roi) * sizeof(int32_t));
+            continue;
+          }
+          const auto pool =
+              maps.nan[size_t(image * maps.chunks + chunk)] ? pool_region<true, T> : pool_region<false, T>;
+          pool(s, PackedMap<A>(maps, image, chunk, s.width), regions.rows(r), regions.columns(r), chunk * kChannels<A>,
+               min_of(kChannels<A>, s.channels - chunk * kChannels<A>), to, at);
+        }
   });
 }
 
@@ -97,31 +245,33 @@ template <class T, class Isa>
 void roi_pool_backward(const RoiPoolShape& s, const T* grad, const Accum<T>* rois, const int32_t* argmax, T* grad_input,
                        const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  const int64_t chunk = s.channels_last ? 64 : 8, chunks = ceil_div(s.channels, chunk);
+  // Gradients are read from front to back, or, by several threads, in pieces as long as can be.
+  const int64_t chunks = min_of(s.channels, ceil_div(exec.threads, max_of(s.batch, int64_t(1))));
   exec(s.batch * chunks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> sums;  // (pixels, channels of the task), or the other way round
+    std::vector<A> scratch;
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / chunks, first = task % chunks * chunk;
-      const int64_t channels = min_of(chunk, s.channels - first);
-      const int64_t pixel_stride = s.channels_last ? channels : 1, channel_stride = s.channels_last ? 1 : s.pixels();
-      sums.assign(size_t(s.pixels() * channels), A(0));
+      const int64_t image = task / chunks, first = task % chunks * s.channels / chunks;
+      const int64_t channels = (task % chunks + 1) * s.channels / chunks - first, size = channels * s.pixels();
+      T* const to = grad_input + s.image_offset(image) + first * s.channel_stride();
+      A* planes;
+      if constexpr (std::is_same_v<T, A>) planes = s.channels_last ? nullptr : to;
+      else planes = nullptr;
+      const bool in_place = planes != nullptr;
+      if (in_place) std::fill(planes, planes + size, A(0));
+      else scratch.assign(size_t(size), A(0)), planes = scratch.data();
       for (int64_t r = 0; r < s.rois; ++r) {
         if (rois[5 * r] != A(image)) continue;
-        for (int64_t bin = 0; bin < s.bins(); ++bin) {
-          const int64_t at = s.bin_offset(r, bin) + first * s.out_channel_stride();
-          for (int64_t c = 0; c < channels; ++c) {
-            const int64_t pixel = argmax[at + c * s.out_channel_stride()];
-            if (pixel >= 0 && pixel < s.pixels())
-              sums[size_t(pixel * pixel_stride + c * channel_stride)] +=
-                  to_accum(grad[at + c * s.out_channel_stride()]);
-          }
+        const int64_t from = s.bin_offset(r, 0) + first * s.out_channel_stride();
+        add_region(s, grad + from, argmax + from, channels, planes);
+      }
+      if (s.channels_last) {
+        transpose(planes, s.pixels(), channels, s.pixels(), to, s.channels);
+      } else if (!in_place) {
+        for (int64_t i = 0; i < size; i += kLanes<A>) {
+          const int64_t count = min_of(kLanes<A>, size - i);
+          store_strided(to + i, 1, load_strided(planes + i, 1, count), count);
         }
       }
-      T* to = grad_input + s.image_offset(image) + first * s.channel_stride();
-      for (int64_t pixel = 0; pixel < s.pixels(); ++pixel)
-        for (int64_t c = 0; c < channels; ++c)
-          to[pixel * s.pixel_stride() + c * s.channel_stride()] =
-              from_accum<T>(sums[size_t(pixel * pixel_stride + c * channel_stride)]);
     }
   });
 }

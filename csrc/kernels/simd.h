@@ -408,6 +408,14 @@ FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_
     }
 }
 
+// Indices of lanes as 32-bit integers.
+template <class A>
+FV_HD void store_indices(int32_t* p, IndexVec<A> index) {
+  typedef int32_t Narrow __attribute__((vector_size(kVectorBytes / sizeof(A) * sizeof(int32_t))));
+  const Narrow narrow = __builtin_convertvector(index, Narrow);
+  memcpy(p, &narrow, sizeof narrow);
+}
+
 // A byte per lane, 0 or 1.
 template <class A, class Isa>
 FV_HD void store_bytes(uint8_t* p, MaskOf<A, Isa> m) {

@@ -108,9 +108,8 @@ Tensor ps_roi_align(const Tensor& input, const Tensor& rois, double spatial_scal
 
 Tensor ps_roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial_scale, int64_t sampling_ratio,
                              int64_t n, int64_t h, int64_t w, bool channels_last) {
-  return backward({"ps_roi_align_backward"},
-                  {OpId::ps_roi_align, spatial_scale, 0, 0, sampling_ratio, false, false}, grad, rois, n, h, w,
-                  channels_last);
+  return backward({"ps_roi_align_backward"}, {OpId::ps_roi_align, spatial_scale, 0, 0, sampling_ratio, false, false},
+                  grad, rois, n, h, w, channels_last);
 }
 
 Tensor ps_roi_pool(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t out_h, int64_t out_w,

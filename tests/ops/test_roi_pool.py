@@ -4,7 +4,7 @@ from fastvision import ops
 from fastvision.ops.roi_pool import roi_pool_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, seeds
+from support import ALL_DTYPES, LAYOUTS, Backend, assert_close, lay_out, random_boxes, seeds
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -116,3 +116,30 @@ def test_bad_image_index(backend):
         (expected,) = torch.autograd.grad(ops.roi_pool(x, good[rest].to(backend.device), 3).sum(), x)
         assert torch.equal(gradient, expected)
         assert ops.device_errors(backend.device) == (1, ("roi_pool", 5))
+
+
+@given(p=problems())
+def test_same_bits_on_every_instruction_set_and_thread_count(p):
+    with Backend("cpu") as backend:
+        x, rois = inputs(backend, p)
+        results = []
+        for isa, threads in ((0, 1), (1, 2), (2, 4)):
+            backend.vary(isa)
+            torch.set_num_threads(threads)
+            ours = x.clone(memory_format=torch.preserve_format).requires_grad_()
+            out = ops.roi_pool(ours, rois, p["size"], p["scale"])
+            results.append((out, torch.autograd.grad(out, ours, torch.ones_like(out) / 3)[0]))
+        for out, gradient in results[1:]:
+            torch.testing.assert_close(out, results[0][0], rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(gradient, results[0][1], rtol=0, atol=0, equal_nan=True)
+
+
+def test_many_bins_and_channels(backend):
+    """More bins than are transposed at a time, more channels than a task has."""
+    g = backend.vary(3)
+    x = torch.randn(2, 131, 9, 8, generator=g)
+    rois = torch.tensor([[1.0, 0, 0, 7, 8], [0, 2, 1, 5, 6], [1, 3, 3, 3, 3]])
+    expected = roi_pool_reference(x, rois, (11, 9), 1.0)
+    for format in FORMATS:
+        moved = x.to(backend.device).contiguous(memory_format=format)
+        assert torch.equal(ops.roi_pool(moved, rois.to(backend.device), (11, 9)).cpu(), expected)
