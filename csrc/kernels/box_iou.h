@@ -151,7 +151,7 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
   d.y2 = d.y2 + add(dy, hh, d_hull.y2);
   if constexpr (kKind == IouKind::complete) {
     const A scale = A(0.63661977236758134308), turn = (angle_a - angle_b) * scale, v = turn * turn;
-    const A trade_off = v / (A(1) - iou + v + eps);
+    const A rest = A(1) - iou + v + eps, trade_off = select(rest > A(0), v / rest, A(0));
     const A square = wa * wa + ha * ha;
     const A factor = select(square > A(0), A(-2) * trade_off * turn * scale / square, A(0));
     d.x1 = d.x1 - factor * ha * on_wa;
