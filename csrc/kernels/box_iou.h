@@ -54,8 +54,8 @@ FV_HD IouTerm<A> iou_term(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
       normal = both(normal, both(diagonal <= A(NormalRange<S>::kMax), diagonal >= A(NormalRange<S>::kMin)));
       if constexpr (kKind == IouKind::complete) {
         const A turn = (angle_a - angle_b) * A(0.63661977236758134308);  // 2 / pi
-        const A v = turn * turn;
-        value = value - v * v / (A(1) - iou + v + A(eps));
+        const A v = turn * turn, rest = A(1) - iou + v + A(eps);
+        value = value - select(rest > A(0), v * v / rest, A(0));
         // The gradient divides by the squared diagonal of each box, which eps does not help.
         const auto vanishes = [](A w, A h) { return both(A(NormalRange<S>::kMin) > w * w + h * h, w + h > A(0)); };
         normal = both(normal, both(!vanishes(width(a), height(a)), !vanishes(width(b), height(b))));

@@ -96,3 +96,12 @@ def test_gradient_is_finite_at_any_scale(backend, seed):
         assert out.isfinite().all()
         for grad in torch.autograd.grad(out.sum(), (a, b)):
             assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("op", [ops.distance_box_iou, ops.complete_box_iou])
+def test_equal_boxes_without_eps(backend, op):
+    boxes = torch.tensor([[0.0, 0, 4, 4], [1, 1, 3, 7]], device=backend.device, requires_grad=True)
+    overlap = op(boxes, boxes.detach(), eps=0.0, aligned=True)
+    assert overlap.tolist() == [1, 1]
+    overlap.sum().backward()
+    assert not boxes.grad.any()
