@@ -109,8 +109,7 @@ void max_pool2d_backward(const MaxPoolShape& s, const T* grad, const Index* inde
              for (int64_t ox = 0; ox < s.out_w; ++ox, ++o)
                for (int64_t c = 0; c < count; ++c) {
                  const int64_t at = stored_position(s, oy, ox, index[from + o * s.channels + c]);
-                 if (at >= 0 && at < s.height * s.width)
-                   sum[at * step + c] += to_accum(grad[from + o * s.channels + c]);
+                 if (at >= 0) sum[at * step + c] += to_accum(grad[from + o * s.channels + c]);
                }
            if constexpr (!std::is_same_v<T, A>)
              for (int64_t i = 0; i < s.height * s.width; ++i)

@@ -69,10 +69,21 @@ FV_HD int64_t position_of_tap(const PoolGeometry& g, int64_t width, int64_t oy, 
 FV_HD void store_tap(const MaxPoolShape& s, int64_t oy, int64_t ox, int64_t tap, int64_t* to) {
   *to = tap < 0 ? -1 : position_of_tap(s.g, s.width, oy, ox, tap);
 }
+// -1 for anything that is no pixel of the window: indices come from outside.
 FV_HD int64_t stored_position(const MaxPoolShape& s, int64_t oy, int64_t ox, uint8_t tap) {
-  return tap == kNoTap ? -1 : position_of_tap(s.g, s.width, oy, ox, tap);
+  const int64_t y = oy * s.g.stride_y - s.g.padding_y + tap / s.g.kernel_x * s.g.dilation_y;
+  const int64_t x = ox * s.g.stride_x - s.g.padding_x + tap % s.g.kernel_x * s.g.dilation_x;
+  const bool inside = tap < s.g.kernel_y * s.g.kernel_x && y >= 0 && y < s.height && x >= 0 && x < s.width;
+  return inside ? y * s.width + x : -1;
 }
-FV_HD int64_t stored_position(const MaxPoolShape&, int64_t, int64_t, int64_t position) { return position; }
+FV_HD int64_t stored_position(const MaxPoolShape& s, int64_t oy, int64_t ox, int64_t position) {
+  if (position < 0 || position >= s.height * s.width) return -1;
+  const int64_t y = position / s.width - oy * s.g.stride_y + s.g.padding_y;
+  const int64_t x = position % s.width - ox * s.g.stride_x + s.g.padding_x;
+  const bool inside =
+      y >= 0 && y <= (s.g.kernel_y - 1) * s.g.dilation_y && x >= 0 && x <= (s.g.kernel_x - 1) * s.g.dilation_x;
+  return inside ? position : -1;
+}
 
 // Twins. Index is uint8_t or int64_t. The backward writes all of grad_input and adds in the order of the windows.
 template <class T, class Index, class Isa>

@@ -31,7 +31,7 @@ def test_help_needs_no_torch():
     ("words", "texts"),
     [
         ([], ["expected a command", "demo", "predict", "info"]),
-        (["trian"], ["'trian'", "demo, predict, info"]),  # codespell:ignore trian
+        (["trian"], ["'trian'", "demo, predict, bench, info"]),  # codespell:ignore trian
         (["predikt"], ["'predikt'", "did you mean 'predict'?"]),
         (["--treads", "2"], ["'--treads'"]),
         (["demo", "--sede", "1"], ["'--sede'", "did you mean '--seed'?"]),

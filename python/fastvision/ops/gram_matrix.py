@@ -1,6 +1,5 @@
 """Gram matrices. Kernels: csrc/kernels/gram_matrix.{h,cpp,cu}. Binding: csrc/torch/gram_matrix.cpp."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,12 +40,13 @@ def gram_matrix(x: Tensor, y: Tensor | None = None, *, normalize: bool = False) 
     return result
 
 
-def _tf32_switch() -> bool:
+def _allows_tf32() -> bool:
     return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
-# A compiled function keeps what the switch was at compilation.
-_allows_tf32: Callable[[], bool] = torch.compiler.assume_constant_result(_tf32_switch)
+# A compiled function keeps what the switch was at compilation. This is what torch.compiler.assume_constant_result does,
+# after importing torch's compiler, which takes longer than all of this package.
+_allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @_lib.register_fake("gram_matrix")
