@@ -96,3 +96,20 @@ def test_gradient_is_finite_at_any_scale(backend, seed):
         assert out.isfinite().all()
         for grad in torch.autograd.grad(out.sum(), (a, b)):
             assert grad.isfinite().all()
+
+
+@given(seed=seeds, exponent=st.integers(-40, 40), by=st.integers(-1000, 1000))
+def test_symmetry_bounds_scale_and_translation(backend, seed, exponent, by):
+    """Coordinates are multiples of 1/64, so that scaling by a power of two and translation are exact."""
+    g = backend.vary(seed)
+    a, b = ((random_boxes(g, n) * 64).round().div(64).float().to(backend.device) for n in (17, 12))
+    for kind, low in zip(KINDS, (0.0, -1.0, -1.0, -2.0)):
+        f = getattr(ops, kind)
+        out = f(a, b)
+        assert torch.equal(out, f(b, a).T)
+        assert ((out >= low) & (out <= 1)).all()
+        if kind in KINDS[:2]:  # the others add eps to a squared length
+            assert torch.equal(out, f(a * 2.0**exponent, b * 2.0**exponent))
+        torch.testing.assert_close(out, f(a + by, b + by), rtol=1e-5, atol=1e-5)
+    proper = (a[:, 2:] > a[:, :2]).all(1)
+    assert (ops.box_iou(a, a, aligned=True) == proper.float()).all()
