@@ -95,7 +95,8 @@ Kept run(const Check& check, const NmsShape& s, const Tensor& boxes, const Tenso
 // The kept boxes of one problem, in a tensor of as many places.
 Tensor kept_only(const Kept& kept) {
   Tensor keep = kept.keep;
-  return torch::stable::narrow(keep, 0, 0, data<int64_t>(on_cpu(kept.count))[0]);
+  const int64_t count = data<int64_t>(on_cpu(kept.count))[0];
+  return count == keep.size(0) ? keep : torch::stable::narrow(keep, 0, 0, count);
 }
 
 Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double iou_threshold,
