@@ -152,7 +152,7 @@ class Op:
             if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
                 return self.differentiable(*args)
             with torch._C._AutoDispatchBelowAutograd():
-                return self.overload(*args)
+                return self.overload._op(*args)  # what the overload itself calls, without its Python
         except RuntimeError as error:
             raise translate(error) from None
 
@@ -193,7 +193,7 @@ def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Calla
 
     def forward(ctx: Any, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            result = op.overload(*args)
+            result = op.overload._op(*args)
         if setup_context:
             setup_context(ctx, args, result)
         return result
