@@ -39,12 +39,12 @@ void check_mask(const RunEnds& mask) {
   std::vector<uint8_t> dense(pixels);
   rle_decode(mask, dense.data(), scratch);
   int64_t ones = 0;
-  for (int64_t y = 0; y < mask.height; ++y)
-    for (int64_t x = 0; x < mask.width; ++x)
-      if (dense[y * mask.width + x]) {
-        ++ones;
-        require(x >= box.x && y >= box.y && x < box.x + box.width && y < box.y + box.height);
-      }
+  for (int64_t i = 0; i < pixels; ++i) {
+    if (!dense[i]) continue;
+    const int64_t y = i / mask.width, x = i % mask.width;
+    ++ones;
+    require(x >= box.x && y >= box.y && x < box.x + box.width && y < box.y + box.height);
+  }
   require(ones == area);
   const RunEnds encoded = rle_encode({dense.data(), mask.height, mask.width, mask.width, 1}, scratch);
   require(rle_area(encoded) == area && rle_intersection(encoded, mask) == area);
