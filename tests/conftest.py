@@ -23,7 +23,7 @@ checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck
 settings.register_profile("quick", max_examples=25, deadline=None, suppress_health_check=checks)
 examples = int(os.environ.get("FASTVISION_EXAMPLES", 100))
 settings.register_profile("default", max_examples=examples, deadline=None, suppress_health_check=checks)
-settings.register_profile("ci", max_examples=100, deadline=None, suppress_health_check=checks, derandomize=True)
+settings.register_profile("ci", max_examples=300, deadline=None, suppress_health_check=checks, derandomize=True)
 settings.register_profile("soak", max_examples=20_000, deadline=None, suppress_health_check=checks)
 # For runs of which only the outcome matters: no time is spent on making a failure small.
 settings.register_profile(

@@ -43,16 +43,19 @@ NmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor& sc
   return {batch, boxes.size(-2), max_output, iou_threshold, score_threshold};
 }
 
-// Boxes (..., 4) are upright; boxes (..., 5) are rotated and come with the unit of their angles.
+// Boxes (..., 4) are upright; boxes (..., 5) are rotated and come with the unit of their angles. The count of a single
+// problem may go to the host instead, where that is where the kernel writes; an allocation costs as much as a small
+// NMS.
 template <class B>
 Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Tensor& scores_in,
-         const std::optional<Tensor>& groups_in, const std::optional<Tensor>& valid_in, AngleUnit unit) {
+         const std::optional<Tensor>& groups_in, const std::optional<Tensor>& valid_in, AngleUnit unit,
+         int64_t* host_count = nullptr) {
   using T = Scalar<B>;
   const Backend backend(boxes_in);
   const Tensor boxes = dense(boxes_in), scores = dense(scores_in);
   const std::optional<Tensor> groups = dense(groups_in), valid = dense(valid_in);
   Sizes rows(boxes.sizes().begin(), boxes.sizes().end() - 2);
-  const Tensor count = check.empty(boxes, rows, ScalarType::Long);
+  const Tensor count = host_count ? Tensor() : check.empty(boxes, rows, ScalarType::Long);
   rows.push_back(s.max_output);
   const Tensor keep = check.empty(boxes, rows, ScalarType::Long);
   NmsArguments<B> a{nullptr,
@@ -60,7 +63,7 @@ Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Te
                     data<bool>(valid),
                     data<int64_t>(groups),
                     mutable_data<int64_t>(keep),
-                    mutable_data<int64_t>(count)};
+                    host_count ? host_count : mutable_data<int64_t>(count)};
   Tensor prepared = boxes;
   if constexpr (std::is_same_v<B, RotatedBox<T>>) {
     prepared = rotated_scratch<T>(check, boxes);
@@ -87,15 +90,17 @@ Kept run(const Check& check, const NmsShape& s, const Tensor& boxes_in, const Te
   return {keep, count};
 }
 Kept run(const Check& check, const NmsShape& s, const Tensor& boxes, const Tensor& scores,
-         const std::optional<Tensor>& groups, const std::optional<Tensor>& valid) {
-  if (boxes.scalar_type() == ScalarType::Double) return run<Box<double>>(check, s, boxes, scores, groups, valid, {});
-  return run<Box<float>>(check, s, boxes, scores, groups, valid, {});
+         const std::optional<Tensor>& groups, const std::optional<Tensor>& valid, int64_t* host_count = nullptr) {
+  if (boxes.scalar_type() == ScalarType::Double)
+    return run<Box<double>>(check, s, boxes, scores, groups, valid, {}, host_count);
+  return run<Box<float>>(check, s, boxes, scores, groups, valid, {}, host_count);
 }
 
 // The kept boxes of one problem, in a tensor of as many places.
-Tensor kept_only(const Kept& kept) {
+Tensor kept_only(const Kept& kept, std::optional<int64_t> host_count = std::nullopt) {
   Tensor keep = kept.keep;
-  return torch::stable::narrow(keep, 0, 0, data<int64_t>(on_cpu(kept.count))[0]);
+  const int64_t count = host_count ? *host_count : data<int64_t>(on_cpu(kept.count))[0];
+  return count == keep.size(0) ? keep : torch::stable::narrow(keep, 0, 0, count);
 }
 
 Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double iou_threshold,
@@ -105,7 +110,10 @@ Tensor nms(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor
   NmsShape s =
       checked_shape(check, boxes, scores, groups, std::nullopt, iou_threshold, score_threshold, max_output.value_or(0));
   s.max_output = max_output ? min_of(*max_output, s.boxes) : s.boxes;
-  return kept_only(run(check, s, boxes, scores, groups, std::nullopt));
+  if (FV_IS != FV_IS_cpu) return kept_only(run(check, s, boxes, scores, groups, std::nullopt));
+  int64_t count = 0;
+  const Kept kept = run(check, s, boxes, scores, groups, std::nullopt, &count);
+  return kept_only(kept, count);
 }
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& groups, double iou_threshold,

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch.autograd import forward_ad
 
+from ._transforms import transformable
+
 MINIMUM_TORCH = (2, 11)
 _REMEDY = (
     "Reinstall with 'pip install --force-reinstall --no-deps fastvision'; 'fastvision doctor' shows the installation."
@@ -116,6 +118,9 @@ def translate(error: RuntimeError) -> Exception:
     return error
 
 
+_TRANSFORMS = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Vmap)
+
+
 class Op:
     """A native op. Calls it in the active library and raises its errors as TypeError or ValueError.
 
@@ -129,6 +134,8 @@ class Op:
         self.name = name
         self.overload = getattr(torch.ops.fastvision, name).default
         self.differentiable: Callable[..., Any] | None = None  # the call where a gradient is needed
+        self.transformed: Callable[..., Any] | None = None  # the call under torch.func.grad and vmap
+        self.vmap_rule: Callable[..., Any] | None = None
         Op._all.append(self)
 
     def __call__(self, *args: Any) -> Any:
@@ -139,11 +146,13 @@ class Op:
             if functorch or forward_ad._current_level >= 0:
                 self._refuse_tangents(functorch, args)
                 if functorch:
+                    if self.transformed and functorch.key() in _TRANSFORMS:
+                        return self.transformed(*args)
                     return self.overload(*args)
             if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
                 return self.differentiable(*args)
             with torch._C._AutoDispatchBelowAutograd():
-                return self.overload(*args)
+                return self.overload._op(*args)  # what the overload itself calls, without its Python
         except RuntimeError as error:
             raise translate(error) from None
 
@@ -176,6 +185,7 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
     for namespace in NAMESPACES:
         torch.library.register_autograd(f"{namespace}::{op.name}", backward, setup_context=setup_context)
+    op.transformed = transformable(op, backward, setup_context)
     schema = op.overload._schema
     if any("List[Tensor]" in str(value.type) for value in (*schema.arguments, *schema.returns)):
         op.differentiable = lambda *args: op.overload(*args)  # autograd.Function takes no lists of tensors
@@ -183,7 +193,7 @@ def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Calla
 
     def forward(ctx: Any, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            result = op.overload(*args)
+            result = op.overload._op(*args)
         if setup_context:
             setup_context(ctx, args, result)
         return result
@@ -202,6 +212,12 @@ def register_no_gradient(op: Op) -> None:
     register_autograd(op, backward)
 
 
+def _register_vmap(op: Op, rule: Callable[..., Any]) -> None:
+    op.vmap_rule = rule
+    for namespace in NAMESPACES:
+        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+
+
 def register_batch_vmap(op: Op, tensors: int) -> None:
     """vmap rule of an op whose first ``tensors`` arguments take leading batch dimensions themselves."""
 
@@ -213,8 +229,7 @@ def register_batch_vmap(op: Op, tensors: int) -> None:
         result = op(*moved, *args[tensors:])
         return result, tuple(0 for _ in result) if isinstance(result, tuple) else 0
 
-    for namespace in NAMESPACES:
-        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+    _register_vmap(op, rule)
 
 
 def register_folding_vmap(op: Op, tensors: int) -> None:
@@ -232,8 +247,7 @@ def register_folding_vmap(op: Op, tensors: int) -> None:
             return tuple(r.unflatten(0, batch) for r in result), tuple(0 for _ in result)
         return result.unflatten(0, batch), 0
 
-    for namespace in NAMESPACES:
-        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+    _register_vmap(op, rule)
 
 
 def register_no_vmap(op: Op, instead: str) -> None:
@@ -242,8 +256,7 @@ def register_no_vmap(op: Op, instead: str) -> None:
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         raise RuntimeError(f"{op.name}: not possible under vmap, because results differ in size; use {instead}")
 
-    for namespace in NAMESPACES:
-        torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+    _register_vmap(op, rule)
 
 
 def check(ok: Any, *parts: Any) -> None:

@@ -105,3 +105,20 @@ def test_equal_boxes_without_eps(backend, op):
     assert overlap.tolist() == [1, 1]
     overlap.sum().backward()
     assert not boxes.grad.any()
+
+
+@given(seed=seeds, exponent=st.integers(-40, 40), by=st.integers(-1000, 1000))
+def test_symmetry_bounds_scale_and_translation(backend, seed, exponent, by):
+    """Coordinates are multiples of 1/64, so that scaling by a power of two and translation are exact."""
+    g = backend.vary(seed)
+    a, b = ((random_boxes(g, n) * 64).round().div(64).float().to(backend.device) for n in (17, 12))
+    for kind, low in zip(KINDS, (0.0, -1.0, -1.0, -2.0)):
+        f = getattr(ops, kind)
+        out = f(a, b)
+        assert torch.equal(out, f(b, a).T)
+        assert ((out >= low) & (out <= 1)).all()
+        if kind in KINDS[:2]:  # the others add eps to a squared length
+            assert torch.equal(out, f(a * 2.0**exponent, b * 2.0**exponent))
+        torch.testing.assert_close(out, f(a + by, b + by), rtol=1e-5, atol=1e-5)
+    proper = (a[:, 2:] > a[:, :2]).all(1)
+    assert (ops.box_iou(a, a, aligned=True) == proper.float()).all()

@@ -103,10 +103,17 @@ def test_a_large_group_equals_the_same_boxes_in_pieces(backend):
 
 @given(p=problems())
 def test_properties(backend, p):
-    """Kept boxes do not overlap, suppression is idempotent and does not depend on the order of distinct scores."""
+    """Each box is kept at most once, best first, apart from others of its group; suppression is idempotent and does not
+    depend on the order of distinct scores."""
     boxes, scores, groups, _ = inputs(backend, {**p, "ties": False, "dtype": torch.float32})
     groups = torch.zeros_like(scores).long() if groups is None else groups
     keep = ops.batched_nms(boxes, scores, groups, p["iou_threshold"])
+    assert len(set(keep.tolist())) == len(keep)
+    assert set(keep.tolist()) <= set(range(p["n"]))
+    assert (scores[keep].diff() <= 0).all()
+    overlaps = ops.box_iou(boxes[keep].double(), boxes[keep].double()).fill_diagonal_(0)
+    same_group = groups[keep][:, None] == groups[keep]
+    assert (overlaps[same_group] <= p["iou_threshold"] + 1e-6).all()
     again = ops.batched_nms(boxes[keep], scores[keep], groups[keep], p["iou_threshold"])
     assert again.tolist() == list(range(len(keep)))
     if scores[~scores.isnan()].unique().numel() == (~scores.isnan()).sum():

@@ -8,6 +8,8 @@ from torch import Tensor
 
 def output_size_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     """``(height, width)`` from one int or two."""
+    if type(output_size) is int and output_size >= 1:
+        return output_size, output_size
     sizes = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     if len(sizes) != 2:
         raise ValueError(f"{op}: output_size: expected an int or 2 ints, got {len(sizes)}")

@@ -84,8 +84,8 @@ def _pairs(boxes1: Tensor, boxes2: Tensor, fmt: str, kind: int, aligned: bool, e
         boxes1, boxes2 = boxes1.double(), boxes2.double()
     if fmt != "xyxy":
         boxes1, boxes2 = box_convert(boxes1, fmt, "xyxy"), box_convert(boxes2, fmt, "xyxy")
-    result = _op(boxes1, boxes2, kind, aligned, eps)
-    return result.to(dtype if dtype.is_floating_point else torch.float32)  # type: ignore[no-any-return]
+    result: Tensor = _op(boxes1, boxes2, kind, aligned, eps)
+    return result if result.dtype == dtype else result.to(dtype if dtype.is_floating_point else torch.float32)
 
 
 @_lib.register_fake("box_iou")
