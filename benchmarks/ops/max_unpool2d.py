@@ -26,13 +26,13 @@ def build(
         return ops.max_unpool2d(x, taps, 2)
 
     def theirs(x: Tensor) -> Tensor:
-        return F.max_unpool2d(x, positions, 2)
+        return F.max_unpool2d(x, positions, [2, 2])
 
     def expected() -> Tensor:
         few, places = x[:, :2].cpu().double(), positions[:, :2].cpu()
         if not backward:
-            return F.max_unpool2d(few, places, 2)
-        return gradient_of(lambda t: F.max_unpool2d(t, places, 2), few, weight[:, :2].cpu().double())()
+            return F.max_unpool2d(few, places, [2, 2])
+        return gradient_of(lambda t: F.max_unpool2d(t, places, [2, 2]), few, weight[:, :2].cpu().double())()
 
     return Case(
         ours=gradient_of(ours, x, weight) if backward else lambda: ours(x),

@@ -11,7 +11,7 @@ from ..gradients import backward as gradient_of
 from ..rivals import torchvision
 from ..workload import Case, Workload
 
-BINS, STRIDE, SAMPLES = 7, 16, 2
+BINS, SAMPLES = 7, 2
 
 
 def build(
@@ -20,6 +20,7 @@ def build(
     rois: int,
     channels: int,
     shape: tuple[int, int] = (50, 84),
+    stride: int = 16,
     channels_last: bool = False,
     backward: bool = False,
 ) -> Case:
@@ -29,20 +30,20 @@ def build(
 
     def ours(x: Tensor) -> Tensor:
         if kind == "align":
-            return ops.ps_roi_align(x, regions, BINS, 1 / STRIDE, SAMPLES)
-        return ops.ps_roi_pool(x, regions, BINS, 1 / STRIDE, legacy_border=True)
+            return ops.ps_roi_align(x, regions, BINS, 1 / stride, SAMPLES)
+        return ops.ps_roi_pool(x, regions, BINS, 1 / stride, legacy_border=True)
 
     def theirs(x: Tensor) -> Tensor:
         if kind == "align":
-            aligned: Tensor = torchvision.ops.ps_roi_align(x, regions, BINS, 1 / STRIDE, SAMPLES)
+            aligned: Tensor = torchvision.ops.ps_roi_align(x, regions, BINS, 1 / stride, SAMPLES)
             return aligned
-        pooled: Tensor = torchvision.ops.ps_roi_pool(x, regions, BINS, 1 / STRIDE)
+        pooled: Tensor = torchvision.ops.ps_roi_pool(x, regions, BINS, 1 / stride)
         return pooled
 
     def plain(x: Tensor) -> Tensor:
         if kind == "align":
-            return ps_roi_align_reference(x, regions.to(x), (BINS, BINS), 1 / STRIDE, SAMPLES)
-        return ps_roi_pool_reference(x, regions.to(x), (BINS, BINS), 1 / STRIDE, legacy_border=True)
+            return ps_roi_align_reference(x, regions.to(x), (BINS, BINS), 1 / stride, SAMPLES)
+        return ps_roi_pool_reference(x, regions.to(x), (BINS, BINS), 1 / stride, legacy_border=True)
 
     def expected() -> Tensor:
         first = x[:, : BINS**2].cpu().double()
@@ -62,7 +63,7 @@ def build(
 
 
 R_FCN, LIGHT_HEAD = {"kind": "pool", "rois": 300, "channels": 21}, {"kind": "align", "rois": 1000, "channels": 10}
-SMOKE = {"rois": 5, "channels": 2, "shape": (10, 12)}
+SMOKE = {"rois": 5, "channels": 2, "shape": (10, 12), "stride": 80}
 NHWC, BACKWARD = {"channels_last": True}, {"backward": True}
 WORKLOADS = [
     Workload("pool 300 x 7x7 of 1029x50x84, NCHW", build, R_FCN, SMOKE),

@@ -31,7 +31,8 @@ def build(
         return ops.sigmoid_focal_loss(x, targets, reduction="sum")
 
     def theirs(x: Tensor) -> Tensor:
-        return torchvision.ops.sigmoid_focal_loss(x, dense, reduction="sum")
+        loss: Tensor = torchvision.ops.sigmoid_focal_loss(x, dense, reduction="sum")
+        return loss
 
     def plain(x: Tensor) -> Tensor:
         return sigmoid_focal_loss_reference(x, dense.to(x.dtype), reduction="sum")
