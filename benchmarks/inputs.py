@@ -40,6 +40,13 @@ def clustered(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return corners.astype(np.float32), ((rng.permutation(count) + 1) / (count + 1)).astype(np.float32)
 
 
+def rotated(count: int, device: torch.device, seed: int = 0) -> Tensor:
+    """``(count, 5)``: centre, sides and an angle in degrees."""
+    corners = torch.from_numpy(boxes(count, seed))
+    angles = torch.from_numpy(np.random.default_rng(seed).uniform(-90, 90, (count, 1)).astype(np.float32))
+    return torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2], angles], 1).to(device)
+
+
 def regions(count: int, device: torch.device, *, images: int = 1, seed: int = 0) -> Tensor:
     """``(count, 5)``: image index and box."""
     index = np.arange(count, dtype=np.float32)[:, None] % images

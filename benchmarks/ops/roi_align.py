@@ -3,6 +3,7 @@
 import torch
 from fastvision import ops
 from fastvision.ops.roi_align import roi_align_reference
+from torch import Tensor
 
 from .. import inputs
 from ..rivals import torchvision
@@ -19,19 +20,26 @@ def build(
     stride: int = 16,
     dtype: torch.dtype = torch.float32,
     channels_last: bool = False,
+    mode: str = "avg",
 ) -> Case:
     x = inputs.normal((1, channels, *shape), device, dtype, channels_last=channels_last)
     regions = inputs.regions(rois, device)
     size = (regions[:, 3:] - regions[:, 1:3]) / (stride * bins)
     per_bin = size.ceil().prod(1).double() if samples <= 0 else torch.full((rois,), float(samples**2))
     points = float(per_bin.sum()) * bins**2
+
+    def plain(x: Tensor) -> Tensor:
+        return roi_align_reference(x, regions.to(x), (bins, bins), 1 / stride, samples, mode=mode)
+
+    def theirs() -> Tensor:
+        pooled: Tensor = torchvision.ops.roi_align(x, regions.to(dtype), bins, 1 / stride, samples)
+        return pooled
+
     return Case(
-        ours=lambda: ops.roi_align(x, regions, bins, 1 / stride, samples),
-        expected=lambda: roi_align_reference(
-            x[:, :2].cpu().double(), regions.cpu().double(), (bins, bins), 1 / stride, samples
-        ),
+        ours=lambda: ops.roi_align(x, regions, bins, 1 / stride, samples, mode=mode),
+        expected=lambda: plain(x[:, :2].cpu().double()),
         part=lambda pooled: pooled[:, :2],
-        rivals={"torchvision": lambda: torchvision.ops.roi_align(x, regions.to(dtype), bins, 1 / stride, samples)},
+        rivals={"torchvision": theirs} if mode == "avg" else {"eager": lambda: plain(x)},
         bytes=x.element_size() * channels * (shape[0] * shape[1] + rois * bins**2),
         operations=8.0 * points * channels,
     )
@@ -39,9 +47,12 @@ def build(
 
 SMOKE = {"rois": 5, "channels": 4, "shape": (10, 12), "stride": 80}
 C4 = {"rois": 300, "bins": 7, "channels": 1024}
+MAXIMUM = {"rois": 300, "bins": 7, "channels": 256, "samples": 2, "mode": "max"}
 WORKLOADS = [
     Workload("300 x 7x7 of 1024x50x84, NHWC", build, {**C4, "samples": 2, "channels_last": True}, SMOKE),
     Workload("300 x 7x7 of 1024x50x84, NCHW", build, {**C4, "samples": 2}, SMOKE),
     Workload("300 x 7x7, adaptive, NHWC", build, {**C4, "samples": 0, "channels_last": True}, SMOKE),
     Workload("300 x 7x7, adaptive, NCHW", build, {**C4, "samples": 0}, SMOKE),
+    Workload("300 x 7x7 of 256x50x84, maximum, NHWC", build, {**MAXIMUM, "channels_last": True}, SMOKE),
+    Workload("300 x 7x7 of 256x50x84, maximum, NCHW", build, MAXIMUM, SMOKE),
 ]
