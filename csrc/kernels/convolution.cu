@@ -100,7 +100,6 @@ __global__ void __launch_bounds__(kThreads) product_kernel(ConvolutionShape s, c
       __syncthreads();
     }
     if (threadIdx.x == 0) weight[i] = from_accum<T>(sums[0]);
-    __syncthreads();
   }
 }
 

@@ -151,7 +151,6 @@ __global__ void __launch_bounds__(kChannels, 8)
               sum = multiply_add(sample.weights[m], g, sum);
             }
         }
-        __syncthreads();
       }
     }
   }

@@ -43,7 +43,6 @@ __global__ void __launch_bounds__(kThreads)
     }
     if (int(threadIdx.x) < lanes && c < s.channels)
       partial[(plane * s.pieces() + piece) * s.channels + c] = sums[threadIdx.x];
-    __syncthreads();
   }
 }
 
