@@ -53,6 +53,7 @@ def conv2d(
         TypeError: Not floating point, or different dtypes.
         ValueError: Wrong shapes or numbers, or different devices.
 
+    >>> import torch
     >>> conv2d(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.ones(1, 1, 1, 2), dilation=2)
     tensor([[[4.]]])
     """

@@ -49,7 +49,7 @@ def dice_loss(
             is ignored and counted, see :func:`device_errors`).
 
     >>> dice_loss(torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]))
-    tensor(0.2500)
+    tensor(0.2501)
     """
     if activation not in ("sigmoid", "softmax"):
         raise ValueError(f"dice_loss: activation: expected 'sigmoid' or 'softmax', got {activation!r}")

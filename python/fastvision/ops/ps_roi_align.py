@@ -48,8 +48,9 @@ def ps_roi_align(
 
     torchvision reads out of bounds for a wrong image index and gives NaN for an empty region without sampling ratio.
 
+    >>> import torch
     >>> x = torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, 8, 8)
-    >>> ps_roi_align(x, torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]]), 2)
+    >>> ps_roi_align(x, torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]]), 2).round(decimals=3)
     tensor([[[[0., 1.],
               [2., 3.]]]])
     """

@@ -55,7 +55,7 @@ def sigmoid_focal_loss(
     torchvision takes dense float targets only and gives NaN gradients for ``gamma`` < 1 and for infinite logits.
 
     >>> sigmoid_focal_loss(torch.tensor([[0.0, 2.0], [-1.0, 0.0]]), torch.tensor([1, 0]), reduction="sum")
-    tensor(0.3879)
+    tensor(0.4358)
     """
     code = _losses.reduction_code("sigmoid_focal_loss", reduction)
     inputs, targets = _losses.prepare_targets(inputs, targets)
