@@ -69,3 +69,14 @@ def test_bad_output_size(backend):
     out, index = ops.max_pool2d(torch.rand(1, 2, 4, 4, device=backend.device), 2, return_indices=True)
     with pytest.raises(ValueError, match=r"output_size: expected between \[3, 3\] and \[5, 5\], got \[6, 4\]"):
         ops.max_unpool2d(out, index, 2, output_size=(6, 4))
+
+
+def test_index_out_of_the_map(backend):
+    x = torch.ones(1, 1, 2, 2, device=backend.device)
+    index = torch.tensor([[[[0, 3], [99, 12]]]], device=backend.device)
+    if backend.name == "cpu":
+        with pytest.raises(ValueError, match=r"indices: .* row 2, got 99"):
+            ops.max_unpool2d(x, index, 2)
+    else:
+        assert ops.max_unpool2d(x, index, 2).sum() == 3
+        assert ops.device_errors(backend.device) == (1, ("max_unpool2d", 2))
