@@ -22,7 +22,13 @@ def pytest_configure() -> None:
 checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("quick", max_examples=25, deadline=None, suppress_health_check=checks)
 examples = int(os.environ.get("FASTVISION_EXAMPLES", 100))
-settings.register_profile("default", max_examples=examples, deadline=None, suppress_health_check=checks)
+settings.register_profile(
+    "default",
+    max_examples=examples,
+    deadline=None,
+    suppress_health_check=checks,
+    derandomize="FASTVISION_EXAMPLES" in os.environ,  # runs of few examples, as in .ci/run, always take the same ones
+)
 settings.register_profile("ci", max_examples=300, deadline=None, suppress_health_check=checks, derandomize=True)
 settings.register_profile("soak", max_examples=20_000, deadline=None, suppress_health_check=checks)
 # For runs of which only the outcome matters: no time is spent on making a failure small.
