@@ -65,9 +65,10 @@ FV_HD Box<A> hull(const Box<A>& a, const Box<A>& b) {
 }
 FV_HD bool is_finite(float v) { return fabsf(v) <= 3.4028234663852886e38f; }
 FV_HD bool is_finite(double v) { return fabs(v) <= 1.7976931348623157e308; }
+// Of a scalar or of each lane: the difference of an infinity or a NaN and itself is not zero.
 template <class A>
-FV_HD bool is_finite(const Box<A>& b) {
-  return is_finite(b.x1) && is_finite(b.y1) && is_finite(b.x2) && is_finite(b.y2);
+FV_HD auto is_finite(const Box<A>& b) {
+  return (b.x1 - b.x1) + (b.y1 - b.y1) + (b.x2 - b.x2) + (b.y2 - b.y2) == A(0);
 }
 
 // Areas between these neither overflow nor lose digits; pairs outside are redone with care (see careful_pair).

@@ -55,7 +55,7 @@ FV_HD Box<Vec<A>> iou_gradient_of(const Box<Vec<A>>& a, const Box<Vec<A>>& b, Ve
                                   double eps) {
   const auto t = iou_term<kKind>(a, b, angle_a, angle_b, A(eps));
   Box<Vec<A>> d = iou_gradient<kKind>(a, b, angle_a, angle_b, Vec<A>(A(eps)), Vec<A>(A(eps)));
-  for (uint32_t left = bits(!t.normal); left; left &= left - 1) {
+  for (uint32_t left = bits(!both(t.normal, is_finite(d))); left; left &= left - 1) {
     const int i = __builtin_ctz(left);
     const Box<A> g = careful_iou_gradient<kKind>(lane(a, i), lane(b, i), eps);
     d.x1.raw[i] = g.x1, d.y1.raw[i] = g.y1, d.x2.raw[i] = g.x2, d.y2.raw[i] = g.y2;

@@ -162,7 +162,8 @@ FV_HD Box<A> iou_gradient(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b
   return d;
 }
 
-// The gradient of any pair of finite boxes is finite; of any other, zero.
+// The gradient of any pair of finite boxes is finite; of any other, zero. Also for pairs whose value came through
+// without overflow, but not the quotient of a side and the union.
 template <IouKind kKind, class A>
 static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps, double area_eps = 0) {
   const BoxPair p = careful_pair(a, b);
@@ -179,8 +180,8 @@ static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps, doubl
 template <IouKind kKind, class A>
 FV_HD Box<A> iou_gradient_of(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, double eps) {
   const IouTerm<A> t = iou_term<kKind>(a, b, angle_a, angle_b, A(eps));
-  return t.normal ? iou_gradient<kKind>(a, b, angle_a, angle_b, A(eps), A(eps))
-                  : careful_iou_gradient<kKind>(a, b, eps);
+  const Box<A> d = iou_gradient<kKind>(a, b, angle_a, angle_b, A(eps), A(eps));
+  return t.normal && is_finite(d) ? d : careful_iou_gradient<kKind>(a, b, eps);
 }
 
 // Calls f with the kind as a constant.

@@ -37,11 +37,11 @@ FV_HD Vec<T> scale_or_zero(Vec<T> v, Vec<T> by) {
 }
 
 template <IouKind kKind, class T>
-FV_HD void gradient_of(const BoxChunk<T>& a, const BoxChunk<T>& b, int64_t i, uint32_t unusual, Vec<T> angle_a,
+FV_HD void gradient_of(const BoxChunk<T>& a, const BoxChunk<T>& b, int64_t i, MaskOf<T, FV_ISA> normal, Vec<T> angle_a,
                        Vec<T> angle_b, double eps, Vec<T> scale, BoxChunk<T>& result) {
   const Vec<T> e{T(eps)};
   Box<Vec<T>> d = iou_gradient<kKind>(a.vectors(i), b.vectors(i), angle_a, angle_b, e, e, e);
-  for (uint32_t left = unusual; left; left &= left - 1) {
+  for (uint32_t left = bits(!both(normal, is_finite(d))); left; left &= left - 1) {
     const int k = __builtin_ctz(left);
     const Box<T> g = careful_iou_gradient<kKind>(a.box(i + k), b.box(i + k), eps, eps);
     d.x1.raw[k] = g.x1, d.y1.raw[k] = g.y1, d.x2.raw[k] = g.x2, d.y2.raw[k] = g.y2;
@@ -62,10 +62,9 @@ LossSum chunk(const BoxIouLossShape s, const BoxIouLossInputs<T> in, const BoxIo
     const Box<V> box_a = a.vectors(i), box_b = b.vectors(i);
     const V angle_a = loss_angle<kKind>(box_a), angle_b = loss_angle<kKind>(box_b);
     const auto term = iou_term<kKind>(box_a, box_b, angle_a, angle_b, T(s.eps), T(s.eps));
-    const uint32_t unusual = bits(!term.normal);
     if constexpr (kPass != LossPass::gradient) {
       V iou = term.value;
-      for (uint32_t left = unusual; left; left &= left - 1) {
+      for (uint32_t left = bits(!term.normal); left; left &= left - 1) {
         const int k = __builtin_ctz(left);
         iou.raw[k] = careful_iou_term<kKind>(a.box(i + k), b.box(i + k), s.eps, s.eps);
       }
@@ -76,8 +75,8 @@ LossSum chunk(const BoxIouLossShape s, const BoxIouLossInputs<T> in, const BoxIo
     if constexpr (kPass != LossPass::loss) {
       V scale(common);
       if (s.reduction == Reduction::none) scale = -load_vector(in.grad + begin + i, count);
-      if (out.gradient1) gradient_of<kKind>(a, b, i, unusual, angle_a, angle_b, s.eps, scale, gradient1);
-      if (out.gradient2) gradient_of<kKind>(b, a, i, unusual, angle_b, angle_a, s.eps, scale, gradient2);
+      if (out.gradient1) gradient_of<kKind>(a, b, i, term.normal, angle_a, angle_b, s.eps, scale, gradient1);
+      if (out.gradient2) gradient_of<kKind>(b, a, i, term.normal, angle_b, angle_a, s.eps, scale, gradient2);
     }
   });
   if (kPass != LossPass::loss && out.gradient1) gradient1.store(out.gradient1 + 4 * begin, end - begin);

@@ -10,8 +10,8 @@ template <IouKind kKind, class T>
 __device__ Box<T> scaled_gradient(const Box<T>& a, const Box<T>& b, bool normal, T angle_a, T angle_b, double eps,
                                   T scale) {
   const T e(eps);
-  const Box<T> d =
-      normal ? iou_gradient<kKind>(a, b, angle_a, angle_b, e, e, e) : careful_iou_gradient<kKind>(a, b, eps, eps);
+  Box<T> d = iou_gradient<kKind>(a, b, angle_a, angle_b, e, e, e);
+  if (!normal || !is_finite(d)) d = careful_iou_gradient<kKind>(a, b, eps, eps);
   if (scale == T(0)) return {};
   return {d.x1 * scale, d.y1 * scale, d.x2 * scale, d.y2 * scale};
 }

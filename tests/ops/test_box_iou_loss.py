@@ -109,7 +109,7 @@ def test_is_1_minus_the_iou_where_eps_is_nothing(backend, seed, reduction):
 @given(seed=seeds, reduction=reductions)
 def test_finite_at_any_scale(backend, seed, reduction):
     g = backend.vary(seed)
-    scale = 10.0 ** torch.randint(-45, 38, (20, 1), generator=g)
+    scale = 10.0 ** torch.randint(-45, 38, (20, 2), generator=g).repeat(1, 2)  # of each axis
     for kind in KINDS:
         for eps in (0.0, 1e-7):
             a, b = (random_boxes(g, 20) / 2000 * scale for _ in range(2))
