@@ -115,7 +115,7 @@ def _fill(row: Row, workload: Workload, settings: Settings, ceilings: dict[str, 
     except ImportError as missing:
         row.state, row.detail = "unchecked", f"needs {missing}"
         return
-    gate = compare(case.part(case.ours()), expected)
+    gate = compare(case.part(case.ours()), expected, case.limit)
     row.error, row.limit = gate.error, gate.limit
     if not gate.green:
         row.state, row.detail = "wrong", f"differs from the reference by {gate.error:.1e}, allowed {gate.limit:.1e}"

@@ -24,6 +24,7 @@ class Case:
     rivals: Mapping[str, Callable[[], Any]] = field(default_factory=dict)  # by the names of rivals.VERSIONS
     part: Callable[[Any], Any] = _whole  # what ``expected`` describes, where the whole would take too long
     views: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)  # makes a rival's result like ours
+    limit: float = 0.0  # allowed where it is more than TOLERANCES, with the reason beside it
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Gate:
         return max(self, other, key=lambda g: (not g.green, g.error / g.limit if g.limit else g.error))
 
 
-def compare(actual: Any, expected: Any) -> Gate:
+def compare(actual: Any, expected: Any, limit: float = 0.0) -> Gate:
     """Tensors, arrays, numbers, bytes, and lists, tuples and dictionaries of them. Only floating point may differ."""
     if isinstance(expected, Mapping):
         if not isinstance(actual, Mapping) or actual.keys() != expected.keys():
@@ -86,7 +87,7 @@ def compare(actual: Any, expected: Any) -> Gate:
             return Gate(float("inf"), 0.0)
         worst = Gate(0.0, 0.0)
         for one, other in zip(actual, expected):
-            worst |= compare(one, other)
+            worst |= compare(one, other, limit)
         return worst
     if isinstance(expected, (bytes, str)):
         return Gate(0.0 if actual == expected else float("inf"), 0.0)
@@ -95,7 +96,7 @@ def compare(actual: Any, expected: Any) -> Gate:
         return Gate(float("inf"), 0.0)
     if not (a.is_floating_point() and e.is_floating_point()):
         return Gate(0.0 if torch.equal(a.long(), e.long()) else float("inf"), 0.0)
-    limit = TOLERANCES[a.dtype]
+    limit = max(limit, TOLERANCES[a.dtype])
     if not e.numel():
         return Gate(0.0, limit)
     scale = e.double().norm().clamp(min=torch.finfo(torch.float32).tiny)

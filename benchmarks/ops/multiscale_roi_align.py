@@ -101,6 +101,8 @@ def backward(
         rivals={"torchvision": graph(lambda leaves: _theirs(leaves, regions, bins)())},
         bytes=maps[0].element_size() * channels * (sum(h * w for h, w in shapes.values()) + rois * bins**2),
         operations=8.0 * points * channels,
+        # On a map 334 pixels wide float32 knows where a sample is to 3e-5 of a pixel, and so its weights.
+        limit=3e-5,
     )
 
 

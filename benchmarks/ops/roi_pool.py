@@ -36,8 +36,8 @@ def build(device: torch.device, rois: int, channels: int, channels_last: bool = 
     def expected() -> Tensor:
         few = x[:, :2].cpu().double().requires_grad_(backward)
         if not backward:
-            return roi_pool_reference(few, regions[some].cpu().double(), (BINS, BINS), 1 / STRIDE)
-        pooled = roi_pool_reference(few, regions.cpu().double(), (BINS, BINS), 1 / STRIDE)
+            return roi_pool_reference(few, regions[some].cpu(), (BINS, BINS), 1 / STRIDE)
+        pooled = roi_pool_reference(few, regions.cpu(), (BINS, BINS), 1 / STRIDE)
         return torch.autograd.grad(pooled, few, gradient[:, :2].cpu().double())[0]
 
     values, pooled = channels * height * width, rois * channels * BINS**2
