@@ -2,6 +2,7 @@
 
 from .convolutions import Conv2d, ConvTranspose2d
 from .feature_pyramid import FeaturePyramidNetwork
+from .folding import fold_batch_norm
 from .frozen_batch_norm import FrozenBatchNorm2d
 from .image_batcher import ImageBatch, ImageBatcher
 from .losses import DiceLoss, SigmoidFocalLoss, SoftmaxFocalLoss
@@ -22,4 +23,5 @@ __all__ = [
     "RoIPool",
     "SigmoidFocalLoss",
     "SoftmaxFocalLoss",
+    "fold_batch_norm",
 ]

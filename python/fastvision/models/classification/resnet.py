@@ -27,8 +27,8 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(channels, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + (x if self.downsample is None else self.downsample(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return _joined(self.bn2(self.conv2(y)), x if self.downsample is None else self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -50,9 +50,15 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(channels, width * self.expansion, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + (x if self.downsample is None else self.downsample(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        return _joined(self.bn3(self.conv3(y)), x if self.downsample is None else self.downsample(x))
+
+
+def _joined(y: Tensor, shortcut: Tensor) -> Tensor:
+    """Where a shortcut comes in; in place, since no other layer reads ``y``."""
+    y += shortcut
+    return F.relu(y, inplace=True)
 
 
 def _shortcut(channels: int, out_channels: int, stride: int, norm: NormLayer) -> nn.Sequential | None:
@@ -99,7 +105,7 @@ class ResNetBody(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1)
         maps = []
         for k in range(len(self.out_channels)):
             x = self.get_submodule(f"layer{k + 1}")(x)
