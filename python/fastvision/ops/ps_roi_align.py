@@ -1,16 +1,16 @@
 """Position-sensitive RoIAlign. Kernels: csrc/kernels/ps_roi.{h,cpp,cu}. Binding: csrc/torch/ps_roi.cpp."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from .. import _lib
-from ._regions import as_rois, is_channels_last, new_features, output_size_pair
-from .roi_align import check_rois, refuse_box_gradient, roi_align_reference
+from . import _ps_roi
+from ._regions import as_rois, output_size_pair
+from .roi_align import roi_align_reference
 
 _op = _lib.Op("ps_roi_align")
-_backward_op = _lib.Op("ps_roi_align_backward")
+_ps_roi.register("ps_roi_align", _op, _lib.Op("ps_roi_align_backward"))
 
 
 def ps_roi_align(
@@ -59,68 +59,8 @@ def ps_roi_align(
     return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio)  # type: ignore[no-any-return]
 
 
-def check_channels(op: str, input: Tensor, out_h: int, out_w: int) -> int:
-    """For fake kernels: the number of output channels."""
-    channels = input.shape[1]
-    ok = channels % (out_h * out_w) == 0
-    _lib.check(ok, op, ": input: expected a multiple of ", out_h, " * ", out_w, " channels, got ", channels)
-    return channels // (out_h * out_w)
-
-
-@_lib.register_fake("ps_roi_align")
-def _(input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int, sampling_ratio: int) -> Tensor:
-    check_rois("ps_roi_align", "input", input, rois)
-    channels = check_channels("ps_roi_align", input, out_h, out_w)
-    return new_features(input, (rois.shape[0], channels, out_h, out_w), is_channels_last(input))
-
-
-@_lib.register_fake("ps_roi_align_backward")
-def _(
-    grad: Tensor, rois: Tensor, spatial_scale: float, sampling_ratio: int, n: int, h: int, w: int, channels_last: bool
-) -> Tensor:
-    return new_features(grad, (n, grad.shape[1] * grad.shape[2] * grad.shape[3], h, w), channels_last)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, rois, ctx.scale, _, _, ctx.sampling_ratio = inputs
-    ctx.save_for_backward(rois)
-    ctx.shape = input.shape
-    ctx.channels_last = is_channels_last(input)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_box_gradient("ps_roi_align", ctx.needs_input_grad[1])
-    (rois,) = ctx.saved_tensors
-    n, _, h, w = ctx.shape
-    return _backward_op(grad, rois, ctx.scale, ctx.sampling_ratio, n, h, w, ctx.channels_last), *[None] * 5
-
-
-def _setup_double_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, rois, scale, sampling_ratio, *_ = inputs
-    ctx.save_for_backward(rois)
-    ctx.constants = scale, grad.shape[2], grad.shape[3], sampling_ratio
-
-
-def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward is linear in its gradient, and the forward is its transpose."""
-    refuse_box_gradient("ps_roi_align", ctx.needs_input_grad[1])
-    (rois,) = ctx.saved_tensors
-    return _op(grad, rois, *ctx.constants), *[None] * 7
-
-
-_lib.register_autograd(_op, _backward, _setup_context)
-_lib.register_autograd(_backward_op, _double_backward, _setup_double_context)
-
-
-def own_bins(pooled: Tensor) -> Tensor:
-    """For references: bin b of channel ``c * bins + b`` of ``(K, C * bins, height, width)``."""
-    height, width = pooled.shape[2:]
-    by_bin = pooled.flatten(2).unflatten(1, (-1, height * width))
-    return by_bin.diagonal(dim1=2, dim2=3).unflatten(2, (height, width))  # type: ignore[no-any-return]
-
-
 def ps_roi_align_reference(
     input: Tensor, rois: Tensor, output_size: tuple[int, int], spatial_scale: float = 1.0, sampling_ratio: int = -1
 ) -> Tensor:
     """The definition of :func:`ps_roi_align` in plain PyTorch: every bin of every channel, most of them for nothing."""
-    return own_bins(roi_align_reference(input, rois, output_size, spatial_scale, sampling_ratio, aligned=True))
+    return _ps_roi.own_bins(roi_align_reference(input, rois, output_size, spatial_scale, sampling_ratio, aligned=True))

@@ -1,18 +1,16 @@
 """Position-sensitive RoIPool. Kernels: csrc/kernels/ps_roi.{h,cpp,cu}. Binding: csrc/torch/ps_roi.cpp."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _lib
-from ._regions import as_rois, is_channels_last, new_features, output_size_pair
-from .ps_roi_align import check_channels, own_bins
-from .roi_align import check_rois, refuse_box_gradient
+from . import _ps_roi
+from ._regions import as_rois, output_size_pair
 
 _op = _lib.Op("ps_roi_pool")
-_backward_op = _lib.Op("ps_roi_pool_backward")
+_ps_roi.register("ps_roi_pool", _op, _lib.Op("ps_roi_pool_backward"))
 
 
 def ps_roi_pool(
@@ -62,51 +60,6 @@ def ps_roi_pool(
     return _op(input, rois, spatial_scale, out_h, out_w, legacy_border)  # type: ignore[no-any-return]
 
 
-@_lib.register_fake("ps_roi_pool")
-def _(input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int, legacy_border: bool) -> Tensor:
-    check_rois("ps_roi_pool", "input", input, rois)
-    channels = check_channels("ps_roi_pool", input, out_h, out_w)
-    return new_features(input, (rois.shape[0], channels, out_h, out_w), is_channels_last(input))
-
-
-@_lib.register_fake("ps_roi_pool_backward")
-def _(
-    grad: Tensor, rois: Tensor, spatial_scale: float, legacy_border: bool, n: int, h: int, w: int, channels_last: bool
-) -> Tensor:
-    return new_features(grad, (n, grad.shape[1] * grad.shape[2] * grad.shape[3], h, w), channels_last)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, rois, ctx.scale, _, _, ctx.legacy_border = inputs
-    ctx.save_for_backward(rois)
-    ctx.shape = input.shape
-    ctx.channels_last = is_channels_last(input)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    refuse_box_gradient("ps_roi_pool", ctx.needs_input_grad[1])
-    (rois,) = ctx.saved_tensors
-    n, _, h, w = ctx.shape
-    return _backward_op(grad, rois, ctx.scale, ctx.legacy_border, n, h, w, ctx.channels_last), *[None] * 5
-
-
-def _setup_double_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, rois, scale, legacy_border, *_ = inputs
-    ctx.save_for_backward(rois)
-    ctx.constants = scale, grad.shape[2], grad.shape[3], legacy_border
-
-
-def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward is linear in its gradient, and the forward is its transpose."""
-    refuse_box_gradient("ps_roi_pool", ctx.needs_input_grad[1])
-    (rois,) = ctx.saved_tensors
-    return _op(grad, rois, *ctx.constants), *[None] * 7
-
-
-_lib.register_autograd(_op, _backward, _setup_context)
-_lib.register_autograd(_backward_op, _double_backward, _setup_double_context)
-
-
 def ps_roi_pool_reference(
     input: Tensor,
     rois: Tensor,
@@ -137,4 +90,4 @@ def ps_roi_pool_reference(
         rows, columns = bins(y1, y2, output_size[0], height), bins(x1, x2, output_size[1], width)
         cells = [mean(image[:, a : max(a, b), c : max(c, d)]) for a, b in rows for c, d in columns]
         out.append(torch.stack(cells, 1).unflatten(1, output_size)[None])
-    return own_bins(torch.cat(out))
+    return _ps_roi.own_bins(torch.cat(out))
