@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -43,9 +44,13 @@ def build(variant: str = "plain", target: str = "_emulated") -> Path:
     return folder / (f"{target}.so" if target == "_emulated" else target)
 
 
-def build_cpu(variant: str) -> Path:
-    """Builds the package's own libraries with sanitizers; returns a folder with a package that uses them."""
-    folder = ROOT / "build" / f"cpu-{variant}"
+def cpu_build_folder(variant: str) -> Path:
+    return ROOT / "build" / f"cpu-{variant}"
+
+
+def build_cpu(variant: str) -> tuple[list[str], dict[str, str]]:
+    """Builds the package's own libraries with sanitizers; the command and variables of a Python that imports them."""
+    folder = cpu_build_folder(variant)
     site = folder / "site"
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DFASTVISION_SANITIZE={variant}"]
     pybind11 = subprocess.check_output([sys.executable, "-m", "pybind11", "--cmakedir"], text=True).strip()
@@ -61,31 +66,34 @@ def build_cpu(variant: str) -> Path:
             raise RuntimeError(f"building with {variant} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     ignored = shutil.ignore_patterns("__pycache__", "*.so")
     shutil.copytree(ROOT / "python/fastvision", site / "fastvision", ignore=ignored, dirs_exist_ok=True)
-    return site
+    # -S: an editable installation would put its own library first.
+    path = os.pathsep.join([str(site), str(ROOT / "tools"), sysconfig.get_path("purelib")])
+    return [sys.executable, "-S"], {"PYTHONPATH": path}
 
 
-def compiler(variant: str) -> str:
-    cache = (build_folder(variant) / "CMakeCache.txt").read_text()
+def compiler(folder: Path) -> str:
+    """Of a folder in which something was built."""
+    cache = (folder / "CMakeCache.txt").read_text()
     found = re.search(r"^CMAKE_CXX_COMPILER:\w+=(.*)$", cache, re.MULTILINE)
     assert found
     return found[1]
 
 
-def runtime_library(variant: str, name: str) -> str:
+def runtime_library(folder: Path, name: str) -> str:
     """Path of a library of the compiler, for LD_PRELOAD: a sanitizer must be there before anything else."""
-    path = subprocess.check_output([compiler(variant), f"-print-file-name={name}"], text=True).strip()
+    path = subprocess.check_output([compiler(folder), f"-print-file-name={name}"], text=True).strip()
     return str(Path(path).resolve())
 
 
-def environment(variant: str, log: Path) -> dict[str, str]:
-    """The variables under which a Python process can load a library of this variant. Reports go to ``log``.<pid>."""
+def environment(variant: str, folder: Path, log: Path) -> dict[str, str]:
+    """The variables under which Python can load a library of this variant built there. Reports go to ``log``.<pid>."""
     if variant == "address":
         options = f"detect_leaks=0:abort_on_error=1:log_path={log}"  # abort: pytest then names the test
-        preload = f"{runtime_library(variant, 'libasan.so')} {runtime_library(variant, 'libstdc++.so')}"
+        preload = f"{runtime_library(folder, 'libasan.so')} {runtime_library(folder, 'libstdc++.so')}"
         return {"LD_PRELOAD": preload, "ASAN_OPTIONS": options, "UBSAN_OPTIONS": f"print_stacktrace=1:{options}"}
     if variant == "thread":
         return {
-            "LD_PRELOAD": runtime_library(variant, "libtsan.so"),
+            "LD_PRELOAD": runtime_library(folder, "libtsan.so"),
             "TSAN_OPTIONS": f"exitcode=0:log_path={log}",
             "FASTVISION_RACE_LOG": str(log),  # tests/conftest.py blames the test
             "OMP_NUM_THREADS": "1",  # ThreadSanitizer does not see how torch's own threads synchronise
@@ -100,6 +108,18 @@ def fixed_addresses() -> list[str]:
 
 
 def pytest_command(variant: str, library: Path, log: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    command = [*(fixed_addresses() if variant == "thread" else []), sys.executable, "-m", "pytest", "-k", "emulated"]
-    variables = {**os.environ, "FASTVISION_EMULATED": str(library), **environment(variant, log)}
-    return [*command, "-q", "-p", "no:cacheprovider", *arguments], variables
+    """For the tests of the backend "emulated", with an emulated library."""
+    variables = {**os.environ, "FASTVISION_EMULATED": str(library), **environment(variant, build_folder(variant), log)}
+    return _pytest(variant, [sys.executable], "emulated", *arguments), variables
+
+
+def cpu_pytest_command(variant: str, log: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """For the tests of the backend "cpu", with libraries built for them."""
+    python, variables = build_cpu(variant)
+    variables |= {"FASTVISION_EMULATED": str(build()), **environment(variant, cpu_build_folder(variant), log)}
+    return _pytest(variant, python, "cpu", *arguments), {**os.environ, **variables}
+
+
+def _pytest(variant: str, python: list[str], backend: str, *arguments: str) -> list[str]:
+    command = [*(fixed_addresses() if variant == "thread" else []), *python, "-m", "pytest", "-k", backend]
+    return [*command, "-q", "-p", "no:cacheprovider", *arguments]

@@ -15,7 +15,6 @@ import random
 import resource
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import warnings
 from pathlib import Path
@@ -263,11 +262,10 @@ def main() -> int:
     command = [sys.executable]
     report = build_folder(options.variant) / "fuzz-report"
     if options.variant == "address":
-        variables |= {"FASTVISION_EMULATED": str(build("address")), **environment("address", report)}
+        command, cpu_variables = build_cpu("address")
+        variables |= {"FASTVISION_EMULATED": str(build("address")), **cpu_variables}
+        variables |= environment("address", build_folder("address"), report)
         variables["ASAN_OPTIONS"] += f":allocator_may_return_null=1:max_allocation_size_mb={LIMIT_MB}"
-        # -S: an editable installation would put its own library first.
-        variables["PYTHONPATH"] = os.pathsep.join([str(build_cpu("address")), sysconfig.get_path("purelib")])
-        command.append("-S")
     failed, left = False, options.ops or all_ops()
     command += [__file__, "--variant", options.variant, "--first", str(options.first), "--calls", str(options.calls)]
     while left:

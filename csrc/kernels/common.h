@@ -103,6 +103,13 @@ struct Baseline;  // what every machine of the architecture has
 struct Avx2;      // x86-64-v3: AVX2, FMA, F16C
 struct Avx512;    // x86-64-v4: AVX-512 F, BW, CD, DQ, VL
 
+// ThreadSanitizer is to see tasks of the smallest inputs side by side.
+#if defined(__SANITIZE_THREAD__)
+constexpr bool kSplitsAlways = true;
+#else
+constexpr bool kSplitsAlways = false;
+#endif
+
 // Where a CPU twin runs: an instruction set, and a pool to run body(begin, end) over [0, n) on. The twins own no
 // threads; the binding passes torch's pool in, so that torch.set_num_threads() is obeyed.
 template <class Isa>
@@ -112,7 +119,7 @@ struct Cpu {
 
   template <class F>
   void operator()(int64_t n, int64_t grain, F&& f) const {
-    if (n <= grain) {
+    if (n <= (kSplitsAlways ? 1 : grain)) {
       if (n > 0) f(int64_t(0), n);
       return;
     }

@@ -20,6 +20,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__SANITIZE_THREAD__)
+#include <thread>
+#endif
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -234,6 +238,18 @@ inline std::optional<Tensor> dense(const std::optional<Tensor>& t) {
 CudaExec executor_on(const torch::stable::Tensor&);  // device_errors.cpp
 #endif
 
+#if defined(__SANITIZE_THREAD__)
+// ThreadSanitizer does not see how torch's threads wait for each other.
+constexpr int64_t kOwnThreads = 4;
+inline void on_own_threads(int64_t n, int64_t, void (*body)(void*, int64_t, int64_t), void* context) {
+  const int64_t share = ceil_div(n, kOwnThreads);
+  std::vector<std::thread> threads;
+  for (int64_t begin = 0; begin < n; begin += share)
+    threads.emplace_back(body, context, begin, min_of(begin + share, n));
+  for (std::thread& thread : threads) thread.join();
+}
+#endif
+
 // The device of a tensor made current, and the executor of its backend.
 class Backend {
  public:
@@ -244,11 +260,15 @@ class Backend {
   template <class F>
   void run(F&& f) const {
     with_cpu_isa([&](auto isa) {
+#if defined(__SANITIZE_THREAD__)
+      const Cpu<typename decltype(isa)::type> exec{on_own_threads, kOwnThreads};
+#else
       const Cpu<typename decltype(isa)::type> exec{
           [](int64_t n, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
             torch::stable::parallel_for(0, n, grain, [&](int64_t b, int64_t e) { body(context, b, e); });
           },
           int64_t(torch::stable::get_num_threads())};
+#endif
       f(exec);
     });
   }
