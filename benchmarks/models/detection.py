@@ -1,12 +1,14 @@
 """Detectors from images to detections, with random weights and as many detections as a trained one finds."""
 
+import copy
 import functools
 from typing import Any
 
 import torch
 from fastvision import models
-from fastvision.nn import FrozenBatchNorm2d
+from fastvision.nn import FrozenBatchNorm2d, fold_batch_norm
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .. import inputs
 from ..rivals import torchvision
@@ -65,12 +67,15 @@ def unmatched(found: list[dict[str, Tensor]], expected: list[dict[str, Tensor]])
     return missing / max(total, 1)
 
 
-def build(device: torch.device, name: str, size: tuple[int, int], channels_last: bool = False) -> Case:
+def build(device: torch.device, name: str, size: tuple[int, int], folded: bool = False) -> Case:
+    """``folded``: ours has its normalisations folded into convolutions, and channels_last weights."""
     model = calibrated(name, min(size))
-    weights = model.state_dict()
+    weights = copy.deepcopy(model.state_dict())  # folding changes the model
     images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    if folded:
+        model = fold_batch_norm(model).to(memory_format=torch.channels_last)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(images)
 
     def as_dicts(detections: Any) -> list[dict[str, Tensor]]:
         return [{key: getattr(d, key).cpu() for key in ("boxes", "labels", "scores")} for d in detections]
@@ -96,18 +101,17 @@ def build(device: torch.device, name: str, size: tuple[int, int], channels_last:
         rivals={"torchvision": torch.no_grad()(lambda: theirs(moved))},  # type: ignore[misc]
         views={"torchvision": lambda found: agrees([{k: v.cpu() for k, v in one.items()} for one in found])},
         bytes=4.0 * sum(p.numel() for p in model.parameters()),
+        operations=float(counter.get_total_flops()),  # of convolutions and matrix products
     )
 
 
 SMOKE = {"size": (64, 96)}
 FULL = {"size": (inputs.HEIGHT, inputs.WIDTH)}
 WORKLOADS = [
-    Workload("Mask R-CNN R50-FPN 800x1333", build, {"name": "maskrcnn_resnet50_fpn", **FULL}, SMOKE),
-    Workload(
-        "Mask R-CNN R50-FPN 800x1333, NHWC",
-        build,
-        {"name": "maskrcnn_resnet50_fpn", "channels_last": True, **FULL},
-        SMOKE,
-    ),
-    Workload("Faster R-CNN R50-FPN 800x1333", build, {"name": "fasterrcnn_resnet50_fpn", **FULL}, SMOKE),
+    Workload(f"{title}{suffix}", build, {"name": name, "folded": folded, **FULL}, SMOKE)
+    for title, name in (
+        ("Mask R-CNN R50-FPN 800x1333", "maskrcnn_resnet50_fpn"),
+        ("Faster R-CNN R50-FPN 800x1333", "fasterrcnn_resnet50_fpn"),
+    )
+    for suffix, folded in (("", False), (", folded NHWC", True))
 ]
