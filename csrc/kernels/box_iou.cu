@@ -3,12 +3,10 @@
 // Backward: a block owns 32 boxes of one set and adds over the other set in a fixed order, once per set, so that the
 // gradient's bytes are read twice and nothing is written but the result.
 #include "box_iou.h"
-#include "cuda.cuh"
+#include "pairs.cuh"
 
 namespace fastvision {
 namespace {
-
-constexpr int kQuad = 4;
 
 template <IouKind kKind, class T>
 __device__ T pair_value(const Box<T>& a, const Box<T>& b, double eps) {
@@ -24,26 +22,10 @@ __device__ Box<T> pair_gradient(const Box<T>& a, const Box<T>& b, double eps) {
 template <IouKind kKind, class T>
 __global__ void __launch_bounds__(kThreads)
     all_pairs_kernel(BoxIouShape s, const T* __restrict__ boxes1, const T* __restrict__ boxes2, T* __restrict__ out) {
-  const int64_t total = s.out_size();
-  FV_FOR(quad, ceil_div(total, int64_t(kQuad))) {
-    const int64_t i = quad * kQuad;
-    Pack<T, kQuad> values;
-    int64_t row = i / s.cols, col = i - row * s.cols;
-    FV_UNROLL
-    for (int k = 0; k < kQuad; ++k) {
-      if (i + k >= total) break;
-      const T* b = boxes2 + 4 * (row / s.rows * s.cols + col);
-      values.at[k] = pair_value<kKind>(load_aligned_box(boxes1 + 4 * row), load_aligned_box(b), s.eps);
-      if (++col == s.cols) col = 0, ++row;
-    }
-    if (i + kQuad <= total) {
-      store_pack(out + i, values);
-    } else {
-      FV_UNROLL
-      for (int k = 0; k < kQuad; ++k)
-        if (i + k < total) out[i + k] = values.at[k];
-    }
-  }
+  store_pairs(s, out, [&](int64_t row, int64_t column) {
+    const Box<T> a = load_aligned_box(boxes1 + 4 * row), b = load_aligned_box(boxes2 + 4 * column);
+    return pair_value<kKind>(a, b, s.eps);
+  });
 }
 
 template <IouKind kKind, class T>
@@ -119,9 +101,7 @@ void box_iou(const BoxIouShape& s, const T* boxes1, const T* boxes2, T* out, con
   with_kind(s.kind, [&](auto kind) {
     constexpr IouKind k = decltype(kind)::value;
     if (s.aligned) launch(exec, aligned_kernel<k, T>, grid_for(s.out_size()), kThreads, 0, s, boxes1, boxes2, out);
-    else
-      launch(exec, all_pairs_kernel<k, T>, grid_for(ceil_div(s.out_size(), int64_t(kQuad))), kThreads, 0, s, boxes1,
-             boxes2, out);
+    else launch(exec, all_pairs_kernel<k, T>, grid_for_pairs(s), kThreads, 0, s, boxes1, boxes2, out);
   });
 }
 

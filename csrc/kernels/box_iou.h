@@ -180,8 +180,11 @@ static FV_COLD Box<A> careful_iou_gradient(Box<A> a, Box<A> b, double eps, doubl
 template <IouKind kKind, class A>
 FV_HD Box<A> iou_gradient_of(const Box<A>& a, const Box<A>& b, A angle_a, A angle_b, double eps) {
   const IouTerm<A> t = iou_term<kKind>(a, b, angle_a, angle_b, A(eps));
-  const Box<A> d = iou_gradient<kKind>(a, b, angle_a, angle_b, A(eps), A(eps));
-  return t.normal && is_finite(d) ? d : careful_iou_gradient<kKind>(a, b, eps);
+  if (t.normal) {
+    const Box<A> d = iou_gradient<kKind>(a, b, angle_a, angle_b, A(eps), A(eps));
+    if (is_finite(d)) return d;
+  }
+  return careful_iou_gradient<kKind>(a, b, eps);
 }
 
 // Calls f with the kind as a constant.

@@ -3,12 +3,10 @@
 // limit where boxes overlap, about 200 operations and 8 divisions per pair; far apart pairs end after ten operations.
 // Backward: a block owns 32 boxes of one set and adds over the other set in a fixed order, once per set.
 #include "box_iou_rotated.h"
-#include "cuda.cuh"
+#include "pairs.cuh"
 
 namespace fastvision {
 namespace {
-
-constexpr int kQuad = 4;
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
@@ -20,25 +18,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     all_pairs_kernel(RotatedIouShape s, const RotatedBox<T>* __restrict__ boxes1,
                      const RotatedBox<T>* __restrict__ boxes2, T* __restrict__ out) {
-  const int64_t total = s.out_size();
-  FV_FOR(quad, ceil_div(total, int64_t(kQuad))) {
-    const int64_t i = quad * kQuad;
-    Pack<T, kQuad> values;
-    int64_t row = i / s.cols, col = i - row * s.cols;
-    FV_UNROLL
-    for (int k = 0; k < kQuad; ++k) {
-      if (i + k >= total) break;
-      values.at[k] = iou(boxes1[row], boxes2[row / s.rows * s.cols + col]);
-      if (++col == s.cols) col = 0, ++row;
-    }
-    if (i + kQuad <= total) {
-      store_pack(out + i, values);
-    } else {
-      FV_UNROLL
-      for (int k = 0; k < kQuad; ++k)
-        if (i + k < total) out[i + k] = values.at[k];
-    }
-  }
+  store_pairs(s, out, [&](int64_t row, int64_t column) { return iou(boxes1[row], boxes2[column]); });
 }
 
 template <class T>
@@ -113,9 +93,7 @@ void box_iou_rotated(const RotatedIouShape& s, const RotatedBox<T>* boxes1, cons
   if (s.out_size() == 0) return;
   if (s.aligned)
     launch(exec, aligned_kernel<T>, grid_for(s.out_size()), kThreads, 0, s.out_size(), boxes1, boxes2, out);
-  else
-    launch(exec, all_pairs_kernel<T>, grid_for(ceil_div(s.out_size(), int64_t(kQuad))), kThreads, 0, s, boxes1, boxes2,
-           out);
+  else launch(exec, all_pairs_kernel<T>, grid_for_pairs(s), kThreads, 0, s, boxes1, boxes2, out);
 }
 
 template <class T>

@@ -1,6 +1,6 @@
 #include "../kernels/nms.h"
 
-#include "binding.h"
+#include "nms_inputs.h"
 #include "rotated_boxes.h"
 
 namespace fastvision::binding {
@@ -14,32 +14,11 @@ struct Kept {
 NmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor& scores,
                        const std::optional<Tensor>& groups, const std::optional<Tensor>& valid, double iou_threshold,
                        double score_threshold, int64_t max_output, int64_t columns = 4) {
-  check.floats("boxes", boxes);
-  check.same_dtype("scores", scores, "boxes", boxes);
-  check.same_device("scores", scores, "boxes", boxes);
-  check.shape(boxes.dim() >= 2 && boxes.size(-1) == columns, "boxes", boxes,
-              columns == 4 ? "(..., N, 4)" : "(..., N, 5)");
-  const Sizes rows(boxes.sizes().begin(), boxes.sizes().end() - 1);
-  const auto of_boxes = [&](const char* name, const Tensor& t) {
-    check.that(t.sizes().vec() == rows, name, ": expected one per box, got shape ", shape_of(t), " for boxes ",
-               shape_of(boxes));
-    check.same_device(name, t, "boxes", boxes);
-  };
-  of_boxes("scores", scores);
-  if (groups) {
-    check.dtype(groups->scalar_type() == ScalarType::Long, "idxs", *groups, "int64");
-    of_boxes("idxs", *groups);
-  }
-  if (valid) {
-    check.dtype(valid->scalar_type() == ScalarType::Bool, "valid", *valid, "bool");
-    of_boxes("valid", *valid);
-  }
+  const int64_t batch = checked_nms_batch(check, boxes, scores, groups, valid, columns);
   check.in_range("iou_threshold", iou_threshold, 0, 1);
   if (score_threshold != -INFINITY) check.finite("score_threshold", score_threshold);
   check.at_least("max_output", max_output, 0);
   check.that(boxes.size(-2) < int64_t(1) << 32, "boxes: expected fewer than 2**32, got ", boxes.size(-2));
-  int64_t batch = 1;
-  for (int64_t d = 0; d < boxes.dim() - 2; ++d) batch *= boxes.size(d);
   return {batch, boxes.size(-2), max_output, iou_threshold, score_threshold};
 }
 

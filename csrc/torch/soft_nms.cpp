@@ -1,6 +1,6 @@
 #include "../kernels/soft_nms.h"
 
-#include "binding.h"
+#include "nms_inputs.h"
 
 namespace fastvision::binding {
 inline namespace FV_BACKEND {
@@ -13,32 +13,13 @@ struct Kept {
 SoftNmsShape checked_shape(const Check& check, const Tensor& boxes, const Tensor& scores,
                            const std::optional<Tensor>& groups, const std::optional<Tensor>& valid, int64_t method,
                            double iou_threshold, double sigma, double score_threshold, int64_t max_output) {
-  check.floats("boxes", boxes);
-  check.same_dtype("scores", scores, "boxes", boxes);
-  check.shape(boxes.dim() >= 2 && boxes.size(-1) == 4, "boxes", boxes, "(..., N, 4)");
-  const Sizes rows(boxes.sizes().begin(), boxes.sizes().end() - 1);
-  const auto of_boxes = [&](const char* name, const Tensor& t) {
-    check.that(t.sizes().vec() == rows, name, ": expected one per box, got shape ", shape_of(t), " for boxes ",
-               shape_of(boxes));
-    check.same_device(name, t, "boxes", boxes);
-  };
-  of_boxes("scores", scores);
-  if (groups) {
-    check.dtype(groups->scalar_type() == ScalarType::Long, "idxs", *groups, "int64");
-    of_boxes("idxs", *groups);
-  }
-  if (valid) {
-    check.dtype(valid->scalar_type() == ScalarType::Bool, "valid", *valid, "bool");
-    of_boxes("valid", *valid);
-  }
+  const int64_t batch = checked_nms_batch(check, boxes, scores, groups, valid);
   check.that(method >= 0 && method <= 2, "method: expected an integer in [0, 2], got ", method);
   check.in_range("iou_threshold", iou_threshold, 0, 1);
   check.finite_positive("sigma", sigma);
   check.finite("score_threshold", score_threshold);
   check.at_least("max_output", max_output, 0);
   check.that(boxes.size(-2) < int64_t(1) << 31, "boxes: expected fewer than 2**31, got ", boxes.size(-2));
-  int64_t batch = 1;
-  for (int64_t d = 0; d < boxes.dim() - 2; ++d) batch *= boxes.size(d);
   return {batch, boxes.size(-2), max_output, SoftNmsMethod(method), iou_threshold, sigma, score_threshold};
 }
 
