@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .report import best_rival, factor, keys, mean_ratio, number, percent, ratio, share
+from .report import best_rival, factor, keys, mean_ratio, number, percent, ratio, share, slower
 from .run import OURS, Results, Row
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +84,8 @@ def _machine(results: Results) -> Iterator[str]:
             cells.append(f"{factor(mean[0])} over {mean[1]}" if mean else "-")
         yield f"| {rival or 'the best one of each workload'} | " + " | ".join(cells) + " |"
     yield ""
+    for key in all_keys:
+        yield f"Slower than a rival, {_unit(key)}: {'; '.join(slower(timed, key)) or 'none'}.\n"
 
 
 def _unit(key: str) -> str:

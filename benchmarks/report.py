@@ -146,6 +146,11 @@ def mean_ratio(rows: Sequence[Row], rival: str | None, key: str) -> tuple[float,
     return (math.exp(sum(map(math.log, found)) / len(found)), len(found)) if found else None
 
 
+def slower(rows: Sequence[Row], key: str) -> list[str]:
+    """Workloads at which some rival is faster, with the ratio."""
+    return [f"{row.name} ({factor(r)})" for row in rows if (r := ratio(row, best_rival(row), key)) and r < 1]
+
+
 def summary(rows: Sequence[Row]) -> str:
     lines = []
     key = next((keys(row)[0] for row in rows if row.times), "1")
@@ -155,9 +160,8 @@ def summary(rows: Sequence[Row]) -> str:
         if mean:
             against = rival or "the best rival"
             lines.append(f"geometric mean against {against}: {factor(mean[0])} over {mean[1]} workloads")
-    slower = [row.name for row in rows if (r := ratio(row, best_rival(row), key)) and r < 1]
-    if slower:
-        lines.append(f"slower than a rival: {'; '.join(slower)}")
+    if behind := slower(rows, key):
+        lines.append(f"slower than a rival: {'; '.join(behind)}")
     if any(disturbed(row.times["1"][OURS], "1") for row in rows if "1" in row.times):
         lines.append("!: waited for more than a tenth of the time: the machine was shared, or its memory")
     if any(row.differs for row in rows):
