@@ -80,6 +80,10 @@ template <class Isa>
 void pack_masks(const MaskShape& s, const uint8_t* masks, const int64_t* order, uint64_t* words, uint32_t* areas,
                 const Cpu<Isa>& exec) {
   const int64_t bytes = s.height * s.width, used = s.height * s.row_bytes();
+  if (bytes == 0) {  // there is no memory to write to
+    for (int64_t n = 0; n < s.batch * s.masks; ++n) areas[n] = 0;
+    return;
+  }
   exec(s.batch * s.masks, 1 + (int64_t(1) << 18) / (bytes + 1), [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
       const uint8_t* mask = masks + (order ? n / s.masks * s.masks + order[n] : n) * bytes;

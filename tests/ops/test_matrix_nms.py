@@ -144,6 +144,14 @@ def test_a_mask_inside_another(backend):
     torch.testing.assert_close(gaussian, torch.tensor([1.0, 0.5 * math.exp(-1 / 4), 0.25 * math.exp(-1 / 16)]))
 
 
+@pytest.mark.parametrize("size", [(0, 1), (3, 0)])
+def test_masks_without_pixels_do_not_overlap(backend, size):
+    scores = torch.tensor([0.5, 0.9, 0.7], device=backend.device)
+    masks = torch.zeros(3, *size, dtype=torch.bool, device=backend.device)
+    assert torch.equal(ops.matrix_nms(masks, scores), scores)
+    assert torch.equal(ops.mask_iou(masks, masks), torch.zeros(3, 3, device=backend.device))
+
+
 def test_sigma_beyond_float32(backend):
     boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 1], [3, 3, 4, 4]], device=backend.device)
     scores = torch.tensor([0.9, 0.8, 0.7], device=backend.device)
