@@ -82,7 +82,7 @@ def test_gradient_matches_torch(backend, p):
 @pytest.mark.parametrize("channels", [1, 7, 8, 16, 37, 70])
 @pytest.mark.parametrize("window", [(2, 2, 0, 1), (3, 2, 1, 1), (2, 3, 1, 1), (3, 1, 1, 2), (13, 1, 6, 1)])
 def test_gradient_at_sizes_of_vectors(backend, channels, window):
-    """Every path of the CPU twin: pairs of rows, channels, windows one by one; whole numbers, so that sums are exact."""
+    """Every path of the CPU twin: pairs of rows, channels, windows one by one. Whole numbers: sums are exact."""
     kernel, stride, padding, dilation = window
     cases = itertools.product(ALL_DTYPES, (False, True), FORMATS, (32, 37))
     for seed, (dtype, compact, memory_format, width) in enumerate(cases):
