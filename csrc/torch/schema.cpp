@@ -22,6 +22,8 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
       " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
+  // Indices of the k largest of each row that are above the threshold, ties by index, then of the others.
+  m.def("top_scores(Tensor scores, SymInt k, float threshold) -> Tensor");
   // method: 0 gaussian, 1 linear, 2 naive
   m.def(
       "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, int method, float iou_threshold, float sigma,"

@@ -57,6 +57,8 @@ def native_calls():
         ("nms", (plain_a, scores, None, 0.5, float("-inf"), None)),
         ("nms", (plain_a, scores, groups, 0.5, 0.1, 2)),
         ("nms_padded", (plain_a, scores, groups, scores > 0.2, 0.5, 0.1, 7)),
+        ("top_scores", (pair, 3, 0.2)),
+        ("top_scores", (pair.double(), 5, float("-inf"))),
         ("box_iou_rotated", (turned, more_turned, False, True, False)),
         ("box_iou_rotated", (turned, more_turned, True, False, True)),
         ("box_iou_rotated", (turned_batch, turned_batch.detach(), False, True, False)),
