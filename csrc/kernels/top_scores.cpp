@@ -7,30 +7,11 @@
 #include <mutex>
 #include <vector>
 
+#include "ranked.h"
 #include "simd.h"
 
 namespace fastvision {
 namespace {
-
-template <class A>
-struct Ranked {
-  A score;
-  int64_t index;
-};
-template <class A>
-struct InOrder {
-  bool operator()(const Ranked<A>& a, const Ranked<A>& b) const {
-    return a.score > b.score || (a.score == b.score && a.index < b.index);
-  }
-};
-
-// The first k of them, in no order.
-template <class A>
-void keep_best(std::vector<Ranked<A>>& found, int64_t k) {
-  if (int64_t(found.size()) <= k) return;
-  std::nth_element(found.begin(), found.begin() + (k - 1), found.end(), InOrder<A>());
-  found.resize(size_t(k));
-}
 
 // The largest number of type A up to the threshold: a score is above both or neither.
 template <class A>
@@ -57,7 +38,7 @@ void collect(const T* scores, int64_t begin, int64_t end, int64_t k, Accum<T> ba
     }
     if (found.size() < most) continue;
     keep_best(found, k);
-    bar = found.back().score;  // the last of them, where nth_element puts it
+    bar = found.back().score;
   }
 }
 

@@ -85,6 +85,11 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       "roi_align_rotated_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned,"
       " bool degrees, bool clockwise, SymInt n, SymInt h, SymInt w, bool channels_last) -> Tensor");
 
+  // positives, samples: of each row at most, and of both kinds together.
+  m.def(
+      "sample_labels(Tensor labels, Tensor seed, SymInt positives, SymInt samples)"
+      " -> (Tensor positive, Tensor negative)");
+
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");
   m.def("encode_boxes_backward(Tensor grad, Tensor reference, Tensor boxes, float[] weights) -> (Tensor, Tensor)");
