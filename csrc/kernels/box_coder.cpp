@@ -1,14 +1,46 @@
+// Boxes in vectors, one coordinate each: four vectors of memory are taken apart and put together again.
 #include "box_coder.h"
+
+#include "box_vector.h"
+#include "elementary.h"
 
 namespace fastvision {
 
+// Lanes outside of where the polynomials hold (zeros, negative numbers, infinities, the smallest results) are rare.
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> exp_of(VecOf<A, Isa> v) {
+  using V = VecOf<A, Isa>;
+  const auto plain = both(v >= V(A(Rounder<A>::kLowest)), v <= V(A(-Rounder<A>::kLowest)));
+  return any(!plain) ? each_lane(v, [](A x) { return exp_of(x); }) : exp_negative(v);
+}
+template <class A, class Isa>
+FV_HD VecOf<A, Isa> log_of_any(VecOf<A, Isa> v) {
+  using V = VecOf<A, Isa>;
+  const auto plain = both(v >= V(A(Rounder<A>::kSmallest)), v <= V(A(Rounder<A>::kLargest)));
+  return any(!plain) ? each_lane(v, [](A x) { return log_of_any(x); }) : log_of(v);
+}
+
 template <Coding kCoding, class T, class Isa>
 void code_boxes(const BoxCoderShape& s, const T* references, const T* in, T* out, const Cpu<Isa>& exec) {
-  exec(s.references, 1 + 1024 / (s.per_reference + 1), [&](int64_t begin, int64_t end) {
+  constexpr int64_t kLanes = Vec<T>::kLanes;
+  const auto code = [&](const Box<Vec<T>>& reference, int64_t k, int64_t count) {
+    store_boxes(out + 4 * k, code_one<kCoding>(s, reference, load_boxes(in + 4 * k, count)), count);
+  };
+  if (s.per_reference == 1) {
+    exec(ceil_div(s.references, kLanes), 1 + 4096 / kLanes, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin * kLanes; i < min_of(end * kLanes, s.references); i += kLanes) {
+        const int64_t count = min_of(kLanes, s.references - i);
+        code(load_boxes(references + 4 * i, count), i, count);
+      }
+    });
+    return;
+  }
+  exec(s.references, 1 + 4096 / (s.per_reference + 1), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const Box<T> reference = load_box(references + 4 * i);
-      for (int64_t k = i * s.per_reference; k < (i + 1) * s.per_reference; ++k)
-        store_box(out + 4 * k, code_one<kCoding>(s, reference, load_box(in + 4 * k)));
+      const Box<T> one = load_box(references + 4 * i);
+      const Box<Vec<T>> reference{one.x1, one.y1, one.x2, one.y2};
+      for (int64_t k = 0; k < s.per_reference; k += kLanes)
+        code(reference, i * s.per_reference + k, min_of(kLanes, s.per_reference - k));
     }
   });
 }

@@ -25,20 +25,26 @@ FV_HD CenteredBox<A> centered(const Box<A>& b) {
   return {b.x1 + A(0.5) * w, b.y1 + A(0.5) * h, w, h};
 }
 
+// Of any number, as <math.h> has them; box_coder.cpp has them for vectors.
+FV_HD float exp_of(float v) { return float(exp(v)); }
+FV_HD double exp_of(double v) { return exp(v); }
+FV_HD float log_of_any(float v) { return float(log(v)); }
+FV_HD double log_of_any(double v) { return log(v); }
+
 // Codes and gradients use Box as four numbers: x, y, width, height in x1, y1, x2, y2.
 template <class A>
 FV_HD Box<A> encode_box(const Box<A>& reference, const Box<A>& box, const BoxCoderShape& s) {
   const CenteredBox<A> r = centered(reference), b = centered(box);
   return {A(s.weight[0]) * (b.x - r.x) / r.width, A(s.weight[1]) * (b.y - r.y) / r.height,
-          A(s.weight[2]) * A(log(b.width / r.width)), A(s.weight[3]) * A(log(b.height / r.height))};
+          A(s.weight[2]) * log_of_any(b.width / r.width), A(s.weight[3]) * log_of_any(b.height / r.height)};
 }
 
 template <class A>
 FV_HD Box<A> decode_box(const Box<A>& reference, const Box<A>& code, const BoxCoderShape& s) {
   const CenteredBox<A> r = centered(reference);
   const A x = code.x1 / A(s.weight[0]) * r.width + r.x, y = code.y1 / A(s.weight[1]) * r.height + r.y;
-  const A half_w = A(0.5) * A(exp(min_of(code.x2 / A(s.weight[2]), A(s.clip)))) * r.width;
-  const A half_h = A(0.5) * A(exp(min_of(code.y2 / A(s.weight[3]), A(s.clip)))) * r.height;
+  const A half_w = A(0.5) * exp_of(min_of(code.x2 / A(s.weight[2]), A(s.clip))) * r.width;
+  const A half_h = A(0.5) * exp_of(min_of(code.y2 / A(s.weight[3]), A(s.clip))) * r.height;
   Box<A> b{x - half_w, y - half_h, x + half_w, y + half_h};
   if (s.clamp) {
     b.x1 = min_of(max_of(b.x1, A(0)), A(s.image_width));
@@ -88,7 +94,7 @@ FV_HD CoderGradient<A> decode_gradient(const Box<A>& reference, const Box<A>& co
   const auto axis = [&s](A r1, A r2, A offset, A side, A g1, A g2, double offset_weight, double side_weight, A* dr1,
                          A* dr2, A* d_offset, A* d_side) {
     const A rw = r2 - r1, g_center = g1 + g2, g_half = g2 - g1, scaled = side / A(side_weight);
-    const A growth = A(exp(min_of(scaled, A(s.clip))));
+    const A growth = exp_of(min_of(scaled, A(s.clip)));
     const A by_rw = g_center * offset / A(offset_weight) + g_half * A(0.5) * growth;
     *dr1 = A(0.5) * g_center - by_rw;
     *dr2 = A(0.5) * g_center + by_rw;

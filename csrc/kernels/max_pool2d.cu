@@ -18,13 +18,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The windows [begin, end) that may cover a pixel.
-__device__ __forceinline__ Taps windows_over(int64_t at, int64_t kernel, int64_t stride, int64_t padding,
-                                             int64_t dilation, int64_t windows) {
-  const int64_t last = (at + padding) / stride, before = at + padding - (kernel - 1) * dilation;
-  return {before > 0 ? ceil_div(before, stride) : 0, min_of(last + 1, windows)};
-}
-
 template <class T, class Index>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(MaxPoolShape s, const T* __restrict__ grad, const Index* __restrict__ index,

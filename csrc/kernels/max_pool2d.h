@@ -85,6 +85,13 @@ FV_HD int64_t stored_position(const MaxPoolShape& s, int64_t oy, int64_t ox, int
   return inside ? position : -1;
 }
 
+// The windows [begin, end) that may cover a pixel, along one axis.
+FV_HD Taps windows_over(int64_t at, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
+                        int64_t windows) {
+  const int64_t last = (at + padding) / stride, before = at + padding - (kernel - 1) * dilation;
+  return {before > 0 ? ceil_div(before, stride) : 0, min_of(last + 1, windows)};
+}
+
 // Twins. Index is uint8_t or int64_t. The backward writes all of grad_input and adds in the order of the windows.
 template <class T, class Index, class Isa>
 void max_pool2d(const MaxPoolShape&, const T* input, T* out, Index* index, const Cpu<Isa>&);

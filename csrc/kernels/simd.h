@@ -380,6 +380,13 @@ FV_HD void interleave(VecOf<A, Isa> a, VecOf<A, Isa> b, VecOf<A, Isa>& low, VecO
   low = __builtin_shufflevector(a.raw, b.raw, (kLane / 2 + kLane % 2 * kLanes)...);
   high = __builtin_shufflevector(a.raw, b.raw, (kLanes / 2 + kLane / 2 + kLane % 2 * kLanes)...);
 }
+// The opposite: lanes 0, 2, 4 ... of both, and 1, 3, 5 ...
+template <class A, class Isa, int... kLane>
+FV_HD void part(VecOf<A, Isa> low, VecOf<A, Isa> high, VecOf<A, Isa>& even, VecOf<A, Isa>& odd,
+                std::integer_sequence<int, kLane...>) {
+  even = __builtin_shufflevector(low.raw, high.raw, (2 * kLane)...);
+  odd = __builtin_shufflevector(low.raw, high.raw, (2 * kLane + 1)...);
+}
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
 template <class To, class From>
 FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride) {

@@ -22,6 +22,8 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "nms_padded(Tensor boxes, Tensor scores, Tensor? groups, Tensor? valid, float iou_threshold,"
       " float score_threshold, SymInt max_output) -> (Tensor keep, Tensor count)");
+  // Indices of the k largest of each row that are above the threshold, ties by index, then of the others.
+  m.def("top_scores(Tensor scores, SymInt k, float threshold) -> Tensor");
   // method: 0 gaussian, 1 linear, 2 naive
   m.def(
       "soft_nms(Tensor boxes, Tensor scores, Tensor? groups, int method, float iou_threshold, float sigma,"
@@ -82,6 +84,11 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "roi_align_rotated_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned,"
       " bool degrees, bool clockwise, SymInt n, SymInt h, SymInt w, bool channels_last) -> Tensor");
+
+  // positives, samples: of each row at most, and of both kinds together.
+  m.def(
+      "sample_labels(Tensor labels, Tensor seed, SymInt positives, SymInt samples)"
+      " -> (Tensor positive, Tensor negative)");
 
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");

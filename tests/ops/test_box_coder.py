@@ -13,8 +13,8 @@ from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
 def problems(draw):
     return {
         "seed": draw(seeds),
-        "shape": draw(st.sampled_from([(), (0,), (1,), (7,), (65,), (2, 5), (3, 300)])),
-        "classes": draw(st.sampled_from([None, 1, 3])),
+        "shape": draw(st.sampled_from([(), (0,), (1,), (7,), (16,), (33,), (65,), (2, 5), (3, 300)])),
+        "classes": draw(st.sampled_from([None, 1, 3, 17])),
         "weights": draw(st.sampled_from([(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0), (1.0, 2.0, 3.0, 4.0)])),
         "image_size": draw(st.sampled_from([None, (20, 30)])),
         "dtype": draw(st.sampled_from(ALL_DTYPES)),
@@ -96,3 +96,22 @@ def test_gradcheck(backend, f):
     other = reference[:, None].repeat(1, 2, 1) + 0.1 * torch.rand(3, 2, 4, generator=g, dtype=torch.float64)
     inputs = [t.to(backend.device).requires_grad_() for t in (reference, other)]
     torch.autograd.gradcheck(f, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_unusual_numbers_among_ordinary_ones(backend, dtype):
+    """Empty sides, infinities and NaN give what the formula gives, and leave the boxes beside them alone."""
+    backend.vary(None)
+    reference = torch.tensor([[0.0, 0, 4, 8]], dtype=dtype).repeat(40, 1)
+    target = torch.tensor([[1.0, 1, 3, 9]], dtype=dtype).repeat(40, 1)
+    codes = torch.tensor([[0.1, 0.2, 0.3, 0.4]], dtype=dtype).repeat(40, 1)
+    target[3, 2], target[17, 3], target[20, 2], target[39, 0] = 1.0, -1.0, torch.inf, torch.nan
+    target[5, 2] = 1.0 + 1e-3
+    codes[3, 2], codes[17, 3], codes[20, 2], codes[39, 2] = -torch.inf, -95.0, 1e30, torch.nan
+    moved = [t.to(backend.device) for t in (reference, target, codes)]
+    for got, want in (
+        (ops.encode_boxes(moved[0], moved[1]), encode_boxes_reference(reference, target)),
+        (ops.decode_boxes(moved[0], moved[2]), decode_boxes_reference(reference, codes)),
+        (ops.decode_boxes(moved[0], moved[2], clip=95.0), decode_boxes_reference(reference, codes, clip=95.0)),
+    ):
+        torch.testing.assert_close(got.cpu(), want, equal_nan=True, rtol=1e-5, atol=1e-6)

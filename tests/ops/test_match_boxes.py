@@ -12,7 +12,7 @@ def problems(draw):
         "seed": draw(seeds),
         "batch": draw(st.sampled_from([(), (1,), (3,), (0,)])),
         "truths": draw(st.sampled_from([0, 1, 2, 7, 40, 129, 257])),
-        "boxes": draw(st.sampled_from([0, 1, 15, 64, 257, 600])),
+        "boxes": draw(st.sampled_from([0, 1, 15, 17, 31, 33, 64, 257, 600])),
         "thresholds": draw(st.sampled_from([(0.7, 0.3), (0.5, 0.5), (1.0, 0.0), (0.3, 0.1)])),
         "low_quality": draw(st.booleans()),
         "valid": draw(st.booleans()),

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from fastvision import ops
@@ -75,6 +77,42 @@ def test_gradient_matches_torch(backend, p):
     g = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(p["seed"]))
     (gradient,) = torch.autograd.grad(out, ours, g.to(backend.device))
     torch.testing.assert_close(gradient.cpu(), torch.autograd.grad(expected, theirs, g)[0])
+
+
+@pytest.mark.parametrize("channels", [1, 7, 8, 16, 37, 70])
+@pytest.mark.parametrize("window", [(2, 2, 0, 1), (3, 2, 1, 1), (2, 3, 1, 1), (3, 1, 1, 2), (13, 1, 6, 1)])
+def test_gradient_at_sizes_of_vectors(backend, channels, window):
+    """Every path of the CPU twin: pairs of rows, channels, windows one by one. Whole numbers: sums are exact."""
+    kernel, stride, padding, dilation = window
+    cases = itertools.product(ALL_DTYPES, (False, True), FORMATS, (32, 37))
+    for seed, (dtype, compact, memory_format, width) in enumerate(cases):
+        g = backend.vary(seed + seed // 8)
+        x = torch.randint(0, 99, (1, channels, 14, width if channels < 9 else width - 18), generator=g)
+        x = x.to(backend.device, dtype).to(memory_format=memory_format).requires_grad_()
+        options = {"return_indices": True, "compact_indices": compact}
+        out, _ = ops.max_pool2d(x, kernel, stride, padding, dilation, **options)
+        grad = torch.randint(-4, 4, out.shape, generator=g).to(dtype)
+        theirs = x.detach().cpu().double().requires_grad_()
+        expected = F.max_pool2d(theirs, kernel, stride, padding, dilation)
+        (gradient,) = torch.autograd.grad(out, x, grad.to(backend.device))
+        (wanted,) = torch.autograd.grad(expected, theirs, grad.double())
+        assert torch.equal(gradient.cpu().double(), wanted)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_gradient_leaves_out_indices_of_no_pixel(backend, dtype, memory_format):
+    grad = torch.ones(1, 16, 3, 20, device=backend.device).to(memory_format=memory_format)
+    index = torch.full(grad.shape, 200 if dtype == torch.uint8 else -1, dtype=dtype, device=backend.device)
+    index[..., 1, 3] = 0
+    op = backend.ops.max_pool2d_backward
+    for window in ([2, 2, 2, 2, 0, 0, 1, 1], [2, 2, 2, 2, 1, 1, 1, 1]):
+        place = 6 - window[4]
+        if dtype == torch.int64:
+            index[..., 1, 3] = (2 - window[4]) * 41 + place
+        got = op(grad, index, window, 6, 41, memory_format == torch.channels_last)
+        assert got.sum() == 16
+        assert torch.equal(got[0, :, 2 - window[4], place], grad[0, :, 0, 0])
 
 
 @pytest.mark.parametrize("compact", [False, True])

@@ -9,6 +9,8 @@ from test_sigmoid_focal_loss import arrange, gammas, reductions, run
 from torch.nn import functional
 
 SHAPES = [(0, 3), (5, 1), (1, 2), (33, 80), (300, 7), (2, 5, 9), (2, 21, 9, 8), (2, 3, 0, 4), (1, 4, 30, 31), (3, 600)]
+# Around the sizes of vectors, where classes lie together.
+SHAPES += [(17, 31), (40, 32), (15, 33), (2, 65, 3, 5), (1, 95)]
 
 
 @st.composite

@@ -1,11 +1,17 @@
-"""Detections from class scores, with shapes that do not depend on the data. A composition of torch and native ops."""
+"""Detections from class scores, with shapes that do not depend on the data: a composition of torch and native ops.
+Kernels of top_scores: csrc/kernels/top_scores.{h,cpp,cu}. Binding: csrc/torch/top_scores.cpp."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import _lib
+from . import _arguments
 from .nms import nms_padded
+
+_op = _lib.Op("top_scores")
 
 
 class MulticlassDetections(NamedTuple):
@@ -86,18 +92,24 @@ def multiclass_nms(
 
 def stable_topk(scores: Tensor, k: int, threshold: float | None = None) -> Tensor:
     """Indices of the ``k`` largest of each row, ties by ascending index; NaN and what does not pass come last."""
-    ranked = scores.detach()
-    if threshold is not None:
-        ranked = torch.where(ranked > threshold, ranked, -torch.inf)
-    ranked = torch.where(ranked.isnan(), -torch.inf, ranked) + 0.0  # -0.0 and 0.0 are one value
-    if ranked.dtype == torch.float64:
-        return ranked.argsort(dim=-1, descending=True, stable=True)[..., :k]
-    # One integer key per value, its index in the low half, makes every key different: topk has nothing to choose.
-    bits = ranked.float().view(torch.int32).long()
-    ascending = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
-    behind = torch.arange(scores.shape[-1] - 1, -1, -1, device=scores.device)
-    top = (ascending * 2**32 + behind).topk(k, dim=-1).values
-    return scores.shape[-1] - 1 - (top & 0xFFFFFFFF)
+    return _op(scores.detach(), k, -math.inf if threshold is None else threshold)  # type: ignore[no-any-return]
+
+
+@_lib.register_fake("top_scores")
+def _(scores: Tensor, k: int, threshold: float) -> Tensor:
+    _arguments.all_floats("top_scores", "scores", scores)
+    _arguments.shape(scores.dim() >= 1, "top_scores", "scores", scores, "(..., N)")
+    _lib.check(0 <= k <= scores.shape[-1], "top_scores: k: expected an integer in 0..", scores.shape[-1], ", got ", k)
+    return scores.new_empty((*scores.shape[:-1], k), dtype=torch.int64)
+
+
+_lib.register_batch_vmap(_op, 1)
+
+
+def stable_topk_reference(scores: Tensor, k: int, threshold: float | None = None) -> Tensor:
+    """The definition of :func:`stable_topk` in plain PyTorch."""
+    passed = ~scores.isnan() if threshold is None else scores.double() > threshold
+    return torch.where(passed, scores, -torch.inf).argsort(dim=-1, descending=True, stable=True)[..., :k]
 
 
 def multiclass_nms_reference(

@@ -1,7 +1,13 @@
-"""Random choice of training samples, in plain PyTorch."""
+"""Random choice of training samples. Kernels: csrc/kernels/sample_labels.{h,cpp,cu}. Binding:
+csrc/torch/sample_labels.cpp."""
 
 import torch
 from torch import Tensor
+
+from .. import _lib
+from . import _arguments
+
+_op = _lib.Op("sample_labels")
 
 
 def sample_labels(
@@ -31,19 +37,39 @@ def sample_labels(
         raise ValueError(f"sample_labels: batch_size: expected an integer >= 0, got {batch_size}")
     if not 0 <= positive_fraction <= 1:
         raise ValueError(f"sample_labels: positive_fraction: expected a number in [0, 1], got {positive_fraction}")
-    n = labels.shape[-1]
-    # Random keys that are all different: topk has nothing to choose.
-    keys = torch.randint(2**31, labels.shape, generator=generator, device=labels.device)
-    keys = keys * 2**31 + torch.arange(n, device=labels.device)
-    most = min(int(batch_size * positive_fraction), n)
-    positive = _choose(keys, labels >= 1, most, most)
-    chosen = positive.sum(-1, keepdim=True)
-    negative = _choose(keys, labels == 0, min(batch_size, n), batch_size - chosen)
+    if labels.dtype not in (torch.int64, torch.float32):
+        labels = torch.where(labels >= 1, 1, torch.where(labels == 0, 0, -1))
+    seed = torch.randint(-(2**63), 2**63 - 1, (), generator=generator, device=labels.device)
+    positive, negative = _op(labels, seed, int(batch_size * positive_fraction), batch_size)
     return positive, negative
 
 
-def _choose(keys: Tensor, eligible: Tensor, places: int, count: int | Tensor) -> Tensor:
-    """The ``count`` eligible elements of each row with the largest keys, of which ``places`` are looked at."""
-    top = torch.where(eligible, keys, -1).topk(places, dim=-1)
-    taken = (top.values >= 0) & (torch.arange(places, device=keys.device) < count)
-    return torch.zeros_like(eligible).scatter(-1, top.indices, taken)
+@_lib.register_fake("sample_labels")
+def _(labels: Tensor, seed: Tensor, positives: int, samples: int) -> tuple[Tensor, Tensor]:
+    _arguments.shape(labels.dim() >= 1, "sample_labels", "labels", labels, "(..., N)")
+    _arguments.same_device("sample_labels", "seed", seed, "labels", labels)
+    _lib.check(0 <= positives <= samples, "sample_labels: positives: expected 0..", samples, ", got ", positives)
+    return labels.new_empty(labels.shape, dtype=torch.bool), labels.new_empty(labels.shape, dtype=torch.bool)
+
+
+_lib.register_batch_vmap(_op, 1)
+
+
+def sample_labels_reference(labels: Tensor, seed: int, positives: int, samples: int) -> tuple[Tensor, Tensor]:
+    """The definition in plain Python: of each row the candidates with the largest keys."""
+    n = labels.shape[-1]
+    masks = torch.zeros((2, labels.numel()), dtype=torch.bool)
+    for start in range(0, labels.numel(), max(n, 1)):
+        row = labels.flatten()[start : start + n].tolist()
+        best = sorted(range(n), key=lambda i: _random_key(seed, start + i), reverse=True)
+        chosen = [start + i for i in best if row[i] >= 1][:positives]
+        others = [start + i for i in best if row[i] == 0][: samples - len(chosen)]
+        masks[0, chosen], masks[1, others] = True, True
+    return masks[0].view(labels.shape), masks[1].view(labels.shape)
+
+
+def _random_key(seed: int, i: int) -> int:
+    z = (seed + (i + 1) * 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return (z ^ z >> 31) >> 1
