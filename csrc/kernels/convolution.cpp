@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "depthwise.h"
+#include "depthwise_wide.h"
 #include "simd.h"
 
 namespace fastvision {
@@ -276,69 +277,6 @@ void product_of_channel(const ConvolutionShape& s, int64_t channel, const T* sma
     weight[channel * count + i] = from_accum<T>(sum_of(load_vector(sums.data() + i * kLanes)));
 }
 
-// Rows [y0, y1) of a large map of its own, where the stride is as wide as vectors are: for neighbouring pixels of one
-// column j of the small map the weights are neighbours too, and the source pixels the same.
-template <class T>
-void scatter_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* small, const Accum<T>* weight,
-                  Accum<T> bias, T* large) {
-  using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
-  struct Source {
-    const T* row;
-    int64_t shift, lanes;  // lanes: that have a weight
-    Vec<A> weight;
-  };
-  const int64_t shifts = ceil_div(s.kernel_x, s.stride_x);
-  std::vector<Source> sources(size_t(ceil_div(s.kernel_y, s.stride_y) * s.dilation_y * shifts));
-  const int64_t begin = s.padding_x / s.stride_x, end = (s.large_w - 1 + s.padding_x) / s.stride_x + 1;
-  for (int64_t y = y0; y < y1; ++y)
-    for (int64_t r = 0; r < s.stride_x; r += kLanes) {
-      const int64_t lanes = min_of(kLanes, s.stride_x - r), py = y + s.padding_y;
-      const Taps taps = taps_at(py, s.stride_y, s.dilation_y, s.kernel_y);
-      size_t count = 0;
-      bool bilinear = true;  // two rows of two neighbours each
-      for (int64_t ky = taps.first; ky < s.kernel_y && ky * s.dilation_y <= py; ky += taps.step) {
-        const int64_t row = (py - ky * s.dilation_y) / s.stride_y;
-        if (row >= s.small_h) continue;
-        for (int64_t shift = 0, kx = r; kx < s.kernel_x; ++shift, kx += s.stride_x) {
-          const int64_t there = min_of(lanes, s.kernel_x - kx);
-          bilinear &= there == lanes && shift == int64_t(count % 2);
-          const A* w = weight + ky * s.kernel_x + kx;
-          sources[count++] = {small + row * s.small_w, shift, there,
-                              there == kLanes ? load_vector(w) : load_vector(w, there)};
-        }
-      }
-      bilinear &= count == 4;
-      T* const out = large + y * s.large_w;
-      const auto pixels = [&](int64_t j, Vec<A> sum) {
-        const int64_t x = j * s.stride_x + r - s.padding_x;
-        if (x >= 0 && x + lanes <= s.large_w) {
-          if (lanes == kLanes) store_vector(out + x, sum);
-          else store_vector(out + x, sum, lanes);
-        } else {
-          for (int64_t i = max_of(-x, int64_t(0)); i < min_of(lanes, s.large_w - x); ++i)
-            out[x + i] = from_accum<T>(sum[int(i)]);
-        }
-      };
-      for (int64_t j = begin; j < end; ++j) {
-        Vec<A> sum(bias);
-        if (bilinear && j >= 1 && j < s.small_w) {
-          for (int i = 0; i < 4; ++i)
-            sum = multiply_add(Vec<A>(to_accum(sources[i].row[j - i % 2])), sources[i].weight, sum);
-        } else {
-          for (size_t i = 0; i < count; ++i) {
-            const Source& from = sources[i];
-            const int64_t column = j - from.shift;
-            if (column < 0 || column >= s.small_w) continue;
-            const Vec<A> next = multiply_add(Vec<A>(to_accum(from.row[column])), from.weight, sum);
-            sum = from.lanes == lanes ? next : Vec<A>(lanes_below<A>(from.lanes) ? next.raw : sum.raw);
-          }
-        }
-        pixels(j, sum);
-      }
-    }
-}
-
 bool is_depthwise_last(const ConvolutionShape& s) {
   return s.channels_last && s.small_channels == 1 && s.large_channels == 1;
 }
@@ -369,9 +307,14 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t y0 = k % blocks * step;
-      gather_rows(s, k / blocks / s.groups, k / blocks % s.groups, y0, min_of(y0 + step, s.small_h), large, wide,
-                  of_bias, small, scratch);
+      const int64_t y0 = k % blocks * step, plane = k / blocks, group = plane % s.groups;
+      if (has_wide_stride<Accum<T>>(s)) {
+        gather_wide(s, y0, min_of(y0 + step, s.small_h), large + plane * s.large_h * s.large_w,
+                    wide.at + group * s.taps(), of_bias ? of_bias[group] : Accum<T>(0),
+                    small + plane * s.small_h * s.small_w);
+        continue;
+      }
+      gather_rows(s, plane / s.groups, group, y0, min_of(y0 + step, s.small_h), large, wide, of_bias, small, scratch);
     }
   });
 }
@@ -385,20 +328,17 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
     return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
-  const bool wide_stride = 2 * s.stride_x >= Vec<Accum<T>>::kLanes && s.dilation_x == 1 && !s.channels_last &&
-                           s.small_channels * s.large_channels == 1;
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
       const int64_t y0 = k % blocks * step, plane = k / blocks, group = plane % s.groups;
-      if (wide_stride) {
+      if (has_wide_stride<Accum<T>>(s)) {
         scatter_wide(s, y0, min_of(y0 + step, s.large_h), small + plane * s.small_h * s.small_w,
                      wide.at + group * s.taps(), of_bias ? of_bias[group] : Accum<T>(0),
                      large + plane * s.large_h * s.large_w);
         continue;
       }
-      scatter_rows(s, k / blocks / s.groups, k / blocks % s.groups, y0, min_of(y0 + step, s.large_h), small, wide,
-                   of_bias, large, scratch);
+      scatter_rows(s, plane / s.groups, group, y0, min_of(y0 + step, s.large_h), small, wide, of_bias, large, scratch);
     }
   });
 }
@@ -417,7 +357,17 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
   }
   exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
-    for (int64_t k = begin; k < end; ++k) product_of_channel(s, k, small, large, weight, sums);
+    for (int64_t k = begin; k < end; ++k) {
+      if (!has_wide_stride<Accum<T>>(s)) {
+        product_of_channel(s, k, small, large, weight, sums);
+        continue;
+      }
+      sums.assign(size_t(s.taps()), Accum<T>(0));
+      for (int64_t n = 0; n < s.batch; ++n)
+        product_wide(s, small + (n * s.groups + k) * s.small_h * s.small_w,
+                     large + (n * s.groups + k) * s.large_h * s.large_w, sums.data());
+      for (int64_t i = 0; i < s.taps(); ++i) weight[k * s.taps() + i] = from_accum<T>(sums[i]);
+    }
   });
 }
 
