@@ -101,7 +101,14 @@ def check_maps(op: str, input: Tensor, name: str, weight: Tensor, geometry: Sequ
 
 @_lib.register_fake("conv2d")
 def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: list[int], groups: int, out_h: int, out_w: int, auto: bool
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[int],
+    groups: int,
+    out_h: int,
+    out_w: int,
+    auto: bool,
 ) -> Tensor:
     check_arguments("conv2d", input, weight, bias, geometry, groups, False)
     return new_features(input, (input.shape[0], weight.shape[0], out_h, out_w), is_channels_last(input))
@@ -109,7 +116,14 @@ def _(
 
 @_lib.register_fake("conv_transpose2d")
 def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: list[int], groups: int, out_h: int, out_w: int, auto: bool
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[int],
+    groups: int,
+    out_h: int,
+    out_w: int,
+    auto: bool,
 ) -> Tensor:
     check_arguments("conv_transpose2d", input, weight, bias, geometry, groups, True)
     size = (input.shape[0], weight.shape[1] * groups, out_h, out_w)

@@ -29,7 +29,9 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True
     if depthwise and min(stride) >= FAR:
         return which == "product" or not is_channels_last(input)
-    return which == "scatter" and _doubles(weight, geometry) and _is_wide(input) and weight.shape[1] <= 64
+    if which != "scatter" or is_channels_last(input) or input.dtype not in (torch.float32, torch.float64):
+        return False
+    return (depthwise and min(stride) > 1) or (_doubles(weight, geometry) and weight.shape[1] <= 128)
 
 
 def own_with_gradients(input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
@@ -45,7 +47,3 @@ def has_empty_windows(weight: Tensor, geometry: Sequence[int]) -> bool:
 
 def _doubles(weight: Tensor, geometry: Sequence[int]) -> bool:
     return list(weight.shape[2:]) == [2, 2] and list(geometry) == [2, 2, 0, 0, 1, 1]
-
-
-def _is_wide(input: Tensor) -> bool:
-    return not is_channels_last(input) and input.dtype in (torch.float32, torch.float64)
