@@ -51,6 +51,9 @@ PROBLEMS = [
     *(_doubling(64, 256), _doubling(128, 256), _doubling(256, 128), _doubling(512, 64)),
     *(_atrous(1024, 18), _atrous(2048, 12), _atrous(1024, 8), _atrous(728, 4), _atrous(728, 2), _atrous(728, 1)),
 ]
+PROBLEMS += [
+    Problem(f"depthwise 3 x 3, stride 2, {c} x {s} x {s}", c, c, s, 3, 2, 1, 1, c, False) for c, s in ((96, 112), (576, 28))
+]
 
 
 def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[Map, bool, Callable[[str], Call]]]:

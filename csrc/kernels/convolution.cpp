@@ -21,27 +21,6 @@ constexpr int kChannels = 4;
 int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 
-// Weights or biases in the type of the sums, and whether a product with 0 is 0 for all of them.
-template <class T>
-struct Factors {
-  const Accum<T>* at;
-  bool finite = true;
-
-  Factors(const T* from, int64_t count) {
-    if constexpr (sizeof(T) == sizeof(Accum<T>)) {
-      at = from;
-    } else {
-      copy_.resize(size_t(count));
-      for (int64_t i = 0; i < count; ++i) copy_[i] = to_accum(from[i]);
-      at = copy_.data();
-    }
-    for (int64_t i = 0; i < count; ++i) finite &= at[i] - at[i] == 0;
-  }
-
- private:
-  std::vector<Accum<T>> copy_;
-};
-
 // Those of the rows [first, first + rows) of a plane that exist, after `left` zeros and before as many as make `width`.
 template <class T>
 void copy_rows(const T* plane, const MapLayout& m, int64_t first, int64_t rows, int64_t left, int64_t width,
@@ -288,8 +267,8 @@ void depthwise_rows(const ConvolutionShape& s, const MapLayout& from, const MapL
   exec(s.batch * to.height, 1 + 65536 / (to.row * s.taps() + 1), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k)
       for (int64_t x = 0; x < to.width; ++x)
-        depthwise_pixel(s, from, axes, k % to.height, x, source + k / to.height * from.image, weights.data(), bias,
-                        result + k * to.row + x * to.column);
+        depthwise_pixel(s, from, axes, k % to.height, x, s.groups, source + k / to.height * from.image, weights.data(),
+                        bias, result + k * to.row + x * to.column);
   });
 }
 

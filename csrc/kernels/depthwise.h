@@ -10,6 +10,27 @@
 namespace fastvision {
 namespace {
 
+// Weights or biases in the type of the sums, and whether a product with 0 is 0 for all of them.
+template <class T>
+struct Factors {
+  const Accum<T>* at;
+  bool finite = true;
+
+  Factors(const T* from, int64_t count) {
+    if constexpr (sizeof(T) == sizeof(Accum<T>)) {
+      at = from;
+    } else {
+      copy_.resize(size_t(count));
+      for (int64_t i = 0; i < count; ++i) copy_[i] = to_accum(from[i]);
+      at = copy_.data();
+    }
+    for (int64_t i = 0; i < count; ++i) finite &= at[i] - at[i] == 0;
+  }
+
+ private:
+  std::vector<Accum<T>> copy_;
+};
+
 // Which places along an axis of the source, by which taps, make each place of the result.
 struct AxisTaps {
   struct Tap {
@@ -86,13 +107,14 @@ FV_HD void depthwise_channels(const ConvolutionShape& s, const MapLayout& from, 
   }
 }
 
-// Pixel (y, x) of the result. source: the image; weight: (taps, channels); bias: a number per channel, or null.
+// Channels [0, channels) of pixel (y, x) of the result. source: the image; weight: (taps, s.groups); bias: a number per
+// channel, or null.
 template <class T, class Out>
 void depthwise_pixel(const ConvolutionShape& s, const MapLayout& from, const DepthwiseAxes& axes, int64_t y, int64_t x,
-                     const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out) {
+                     int64_t channels, const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out) {
   constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
-  for (int64_t c = 0; c < s.groups; c += 4 * kLanes) {
-    const int64_t left = min_of(s.groups - c, 4 * kLanes), vectors = ceil_div(left, kLanes);
+  for (int64_t c = 0; c < channels; c += 4 * kLanes) {
+    const int64_t left = min_of(channels - c, 4 * kLanes), vectors = ceil_div(left, kLanes);
     const int64_t lanes = left - (vectors - 1) * kLanes;
     const auto part = [&](auto count) {
       depthwise_channels<count()>(s, from, axes, y, x, source + c, weight + c, bias ? bias + c : nullptr, out + c,

@@ -164,6 +164,10 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "conv2d_weight_gradient(Tensor small, Tensor large, int[] geometry, int groups, SymInt kernel_h,"
       " SymInt kernel_w) -> Tensor");
+  m.def(
+      "separable_conv2d(Tensor input, Tensor depthwise_weight, Tensor pointwise_weight, Tensor? depthwise_bias,"
+      " Tensor? pointwise_bias, Tensor? scale, Tensor? shift, int[] geometry, bool depthwise_relu, bool relu,"
+      " SymInt out_h, SymInt out_w) -> Tensor");
 
   m.def("device_errors(Tensor like) -> Tensor");
 }

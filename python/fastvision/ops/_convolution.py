@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
-from ._dispatch import Map, own_is_faster, own_with_gradients
+from ._dispatch import Map, own_is_faster, own_for_gradients
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op("conv2d")
@@ -44,7 +44,7 @@ def own_forward(
     if algorithm == "torch":
         return False
     problem = (batch, weight, geometry, groups)
-    return own_is_faster(which, *problem) or own_with_gradients(*problem)
+    return own_is_faster(which, *problem) or own_for_gradients(which, *problem)
 
 
 def with_batch(op: str, t: Tensor) -> Tensor:

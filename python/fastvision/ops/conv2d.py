@@ -40,8 +40,9 @@ def conv2d(
             ``"same"`` where ``stride`` is 1.
         groups: Groups of channels that have nothing to do with each other.
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
-            result and each gradient by itself: the own kernels for one channel per group and a dilation or stride
-            above 1 (CUDA) or of at least 8 (CPU); on the CPU also where the padding is as large as the dilated kernel.
+            result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
+            the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
+            kernel. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with

@@ -41,9 +41,9 @@ def conv_transpose2d(
             than the larger of ``stride`` and ``dilation``.
         groups: Groups of channels that have nothing to do with each other.
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
-            result and each gradient by itself: the own kernels for one channel per group on CUDA; on the CPU for
-            that with a stride above 1 in NCHW, with a stride of at least 8 and a gradient by the weight in
-            channels_last, and in NCHW for 2 x 2 kernels with stride 2 and at most 128 channels of the result.
+            result and each gradient by itself: the own kernels for one channel per group (on the CPU with a kernel
+            twice the stride, or a dilation), and on the CPU in NCHW for 2 x 2 kernels with stride 2 and at most 128
+            channels of the result. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
