@@ -52,7 +52,8 @@ PROBLEMS = [
     *(_atrous(1024, 18), _atrous(2048, 12), _atrous(1024, 8), _atrous(728, 4), _atrous(728, 2), _atrous(728, 1)),
 ]
 PROBLEMS += [
-    Problem(f"depthwise 3 x 3, stride 2, {c} x {s} x {s}", c, c, s, 3, 2, 1, 1, c, False) for c, s in ((96, 112), (576, 28))
+    Problem(f"depthwise 3 x 3, stride 2, {c} x {s} x {s}", c, c, s, 3, 2, 1, 1, c, False)
+    for c, s in ((96, 112), (576, 28))
 ]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
-from ._dispatch import Map, own_is_faster, own_for_gradients
+from ._dispatch import Map, own_for_gradients, own_is_faster
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op("conv2d")
