@@ -76,24 +76,6 @@ def test_first_and_second_gradient(backend, format):
     torch.autograd.gradgradcheck(call, (x, *rest))
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("format", FORMATS)
-def test_module_is_torchvisions(format, training):
-    deeplab = pytest.importorskip("torchvision.models.segmentation.deeplabv3")
-    torch.manual_seed(0)
-    ours, theirs = nn.ASPP(5, (2, 4, 9), 6).train(training), deeplab.ASPP(5, [2, 4, 9], 6).train(training)
-    for module in theirs.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.running_mean)
-            torch.nn.init.uniform_(module.weight)
-    ours.load_state_dict(theirs.state_dict(), strict=True)
-    ours.project[3].p = theirs.project[3].p = 0.0
-    x = torch.randn(2, 5, 7, 8).to(memory_format=format)
-    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
-    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(a, b)
-
-
 def test_separable_module():
     module = nn.SeparableConv2d(4, 6, 3, 2, 2, depthwise_activation="relu", activation="relu")
     plain = torch.nn.Sequential(module.depthwise, torch.nn.ReLU(), module.pointwise, torch.nn.ReLU())
@@ -121,5 +103,5 @@ def test_clear_errors(backend):
             ops.aspp(*arguments, **options)
     with pytest.raises(TypeError, match="aspp: pooling_weight: expected dtype float32 as input, got float64"):
         ops.aspp(x, one, [three], one.double(), projection, (6,))
-    with pytest.raises(TypeError, match="aspp: rates: expected integers, got 1.5"):
+    with pytest.raises(TypeError, match=r"aspp: rates: expected integers, got 1\.5"):
         ops.aspp(x, one, [three], one, projection, (1.5,))

@@ -1,6 +1,7 @@
 """Blocks of DeepLab: separable convolution, and atrous spatial pyramid pooling."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -79,8 +80,7 @@ class ASPP(nn.Module):
         return result
 
     def _branches(self, x: Tensor) -> Iterator[Tensor]:
-        first, *atrous = list(self.convs)[:-1]
-        yield first(x)
-        for branch, rate in zip(atrous, self.rates):
-            convolution, norm, activation = branch  # type: ignore[misc]
-            yield activation(norm(atrous_branch(x, convolution.weight, None, rate)))
+        layers: list[Any] = list(self.convs)
+        yield layers[0](x)
+        for branch, rate in zip(layers[1:-1], self.rates):
+            yield branch[1:](atrous_branch(x, branch[0].weight, None, rate))

@@ -47,7 +47,7 @@ def aspp(
         ``(N, D, H, W)`` or ``(D, H, W)`` in the dtype and memory format of ``input``.
 
     Branches are projected one by one and added up, so that they are never concatenated; float16 and bfloat16, where
-    partial sums would be rounded, are. The pooling branch is a bias of the projection. A convolution leaves out the taps
+    partial sums would be rounded, are. The pooling branch is a bias of the projection. A convolution leaves out taps
     that only ever meet the outside of the map. Differentiable any number of times; deterministic where torch's
     convolutions and matrix products are.
 
@@ -71,6 +71,7 @@ def aspp(
     made = _branches(batch, weights, rates, branch_biases, algorithm)
     pooled = functional.relu(functional.conv2d(batch.mean((2, 3), keepdim=True), pooling_weight, branch_biases[-1]))
     out = functional.relu(project_branches(made, pooled, projection_weight, projection_bias, batch.shape[2:]))
+    out = out.contiguous(memory_format=torch.channels_last if is_channels_last(batch) else torch.contiguous_format)
     return out if input.dim() == 4 else out[0]
 
 

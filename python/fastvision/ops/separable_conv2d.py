@@ -1,6 +1,7 @@
-"""Separable convolution. Kernels: csrc/kernels/separable_conv2d.{h,cpp,cu}, binding: csrc/torch/separable_conv2d.cpp."""
+"""Separable convolution. Kernels: csrc/kernels/separable_conv2d.{h,cpp,cu}. Binding: csrc/torch, of the same name."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,15 @@ from .conv2d import conv2d
 
 _op = _lib.Op("separable_conv2d")
 ACTIVATIONS = (None, "relu")
+
+
+class _Factors(NamedTuple):
+    depthwise_weight: Tensor
+    pointwise_weight: Tensor
+    depthwise_bias: Tensor | None
+    pointwise_bias: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
 
 
 def separable_conv2d(
@@ -73,41 +83,38 @@ def separable_conv2d(
         if value not in ACTIVATIONS:
             raise ValueError(f"{op}: {name}: expected None or relu, got {value!r}")
     batch = with_batch(op, input)
-    factors = [depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias]
     if scale_shift is not None and len(scale_shift) != 2:
         raise ValueError(f"{op}: scale_shift: expected 2 tensors, got {len(scale_shift)}")
-    factors += scale_shift if scale_shift is not None else (None, None)
-    batch, *factors = _autocast(batch, factors)
+    scale, shift = scale_shift if scale_shift is not None else (None, None)
+    factors = _Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
+    batch, factors = _autocast(batch, factors)
     geometry = [*_arguments.pair(op, "padding", padding), *_arguments.pair(op, "dilation", dilation)]
     flags = (depthwise_activation == "relu", activation == "relu")
     try:
-        _check(batch, *factors, geometry)
+        _check(batch, factors, geometry)
     except RuntimeError as error:
         raise _lib.translate(error) from None
-    size = _output_size(batch, factors[0], geometry)
+    size = _output_size(batch, depthwise_weight, geometry)
     out: Tensor
-    if (
-        algorithm == "fastvision"
-        or batch.numel() == 0
-        or (algorithm == "auto" and _fused_is_faster(batch, factors, geometry))
-    ):
+    own = algorithm == "fastvision" or batch.numel() == 0
+    if own or (algorithm == "auto" and _fused_is_faster(batch, factors, geometry)):
         out = _op(batch, *factors, geometry, *flags, *size)
     else:
-        out = _composed(batch, *factors, geometry, *flags, algorithm)
+        out = _composed(batch, factors, geometry, *flags, algorithm)
     return out if input.dim() == 4 else out[0]
 
 
-def _autocast(batch: Tensor, factors: list[Tensor | None]) -> list[Tensor]:
+def _autocast(batch: Tensor, factors: _Factors) -> tuple[Tensor, _Factors]:
     """The tensors in the dtype of an enclosing autocast region, as torch's convolutions have it."""
     device = batch.device.type
-    tensors = [batch, *factors]
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        tensors = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors]
-    return tensors  # type: ignore[return-value]
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return batch, factors
+    dtype = torch.get_autocast_dtype(device)
+    cast = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (batch, *factors)]
+    return cast[0], _Factors(*cast[1:])  # type: ignore[arg-type, return-value]
 
 
-def _fused_is_faster(batch: Tensor, factors: Sequence[Tensor | None], geometry: Sequence[int]) -> bool:
+def _fused_is_faster(batch: Tensor, factors: _Factors, geometry: Sequence[int]) -> bool:
     """By measurement (docs/kernels/separable_conv2d.md)."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (batch, *factors)):
         return False
@@ -117,23 +124,14 @@ def _fused_is_faster(batch: Tensor, factors: Sequence[Tensor | None], geometry: 
 
 
 def _composed(
-    batch: Tensor,
-    depthwise_weight: Tensor,
-    pointwise_weight: Tensor,
-    depthwise_bias: Tensor | None,
-    pointwise_bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    geometry: Sequence[int],
-    depthwise_relu: bool,
-    relu: bool,
-    algorithm: str,
+    batch: Tensor, factors: _Factors, geometry: list[int], depthwise_relu: bool, relu: bool, algorithm: str
 ) -> Tensor:
     options = (1, geometry[:2], geometry[2:], batch.shape[1])
-    middle = conv2d(batch, depthwise_weight, depthwise_bias, *options, algorithm=algorithm)
-    out = functional.conv2d(functional.relu(middle) if depthwise_relu else middle, pointwise_weight, pointwise_bias)
-    if scale is not None and shift is not None:
-        out = out * scale[:, None, None] + shift[:, None, None]
+    middle = conv2d(batch, factors.depthwise_weight, factors.depthwise_bias, *options, algorithm=algorithm)
+    middle = functional.relu(middle) if depthwise_relu else middle
+    out = functional.conv2d(middle, factors.pointwise_weight, factors.pointwise_bias)
+    if factors.scale is not None and factors.shift is not None:
+        out = out * factors.scale[:, None, None] + factors.shift[:, None, None]
     return functional.relu(out) if relu else out
 
 
@@ -147,40 +145,31 @@ def _output_size(batch: Tensor, weight: Tensor, geometry: Sequence[int]) -> list
     return size
 
 
-def _check(
-    input: Tensor,
-    depthwise_weight: Tensor,
-    pointwise_weight: Tensor,
-    depthwise_bias: Tensor | None,
-    pointwise_bias: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    geometry: Sequence[int],
-) -> None:
+def _check(input: Tensor, factors: _Factors, geometry: Sequence[int]) -> None:
     """What the binding checks, in its words."""
     op = "separable_conv2d"
     _arguments.all_floats(op, "input", input)
     _arguments.shape(input.dim() == 4, op, "input", input, "(N, C, H, W) or (C, H, W)")
-    for name, t in (("depthwise_weight", depthwise_weight), ("pointwise_weight", pointwise_weight)):
+    for name, t in (("depthwise_weight", factors.depthwise_weight), ("pointwise_weight", factors.pointwise_weight)):
         _arguments.same_dtype(op, name, t, "input", input)
         _arguments.same_device(op, name, t, "input", input)
-    d, p, channels = depthwise_weight, pointwise_weight, input.shape[1]
+    d, p, channels = factors.depthwise_weight, factors.pointwise_weight, input.shape[1]
     ok = d.dim() == 4 and tuple(d.shape[:2]) == (channels, 1) and d.shape[2] >= 1 and d.shape[3] >= 1
     _arguments.shape(ok, op, "depthwise_weight", d, "(C, 1, kernel height, kernel width) with C of input")
     ok = p.dim() == 4 and tuple(p.shape[1:]) == (channels, 1, 1)
     _arguments.shape(ok, op, "pointwise_weight", p, "(D, C, 1, 1) with C of input")
     for name, vector, count in (
-        ("depthwise_bias", depthwise_bias, channels),
-        ("pointwise_bias", pointwise_bias, p.shape[0]),
-        ("scale_shift", scale, p.shape[0]),
-        ("scale_shift", shift, p.shape[0]),
+        ("depthwise_bias", factors.depthwise_bias, channels),
+        ("pointwise_bias", factors.pointwise_bias, p.shape[0]),
+        ("scale_shift", factors.scale, p.shape[0]),
+        ("scale_shift", factors.shift, p.shape[0]),
     ):
         if vector is not None:
             _arguments.same_dtype(op, name, vector, "input", input)
             _arguments.same_device(op, name, vector, "input", input)
             fits = vector.dim() == 1 and vector.shape[0] == count
             _lib.check(fits, op, ": ", name, ": expected shape (", count, ",), got ", tuple(vector.shape))
-    _lib.check((scale is None) == (shift is None), op, ": scale_shift: expected both or none, got one")
+    _lib.check((factors.scale is None) == (factors.shift is None), op, ": scale_shift: expected both or none, got one")
     for name, value, low in (("padding", min(geometry[:2]), 0), ("dilation", min(geometry[2:]), 1)):
         _lib.check(value >= low, op, ": ", name, ": expected an integer >= ", low, ", got ", value)
     pixels = input.shape[2] >= 1 and input.shape[3] >= 1
@@ -202,7 +191,8 @@ def _(
     out_h: int,
     out_w: int,
 ) -> Tensor:
-    _check(input, depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift, geometry)
+    factors = _Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
+    _check(input, factors, geometry)
     size = (input.shape[0], pointwise_weight.shape[0], out_h, out_w)
     return new_features(input, size, is_channels_last(input))
 
@@ -224,7 +214,7 @@ def separable_conv2d_reference(
     activation: str | None = None,
 ) -> Tensor:
     """The definition of :func:`separable_conv2d` in plain PyTorch, for inputs with a batch dimension."""
-    middle = functional.conv2d(input, depthwise_weight, depthwise_bias, 1, padding, dilation, input.shape[1])  # type: ignore[arg-type]
+    middle = functional.conv2d(input, depthwise_weight, depthwise_bias, 1, padding, dilation, input.shape[1])
     middle = functional.relu(middle) if depthwise_activation else middle
     out = functional.conv2d(middle, pointwise_weight, pointwise_bias)
     if scale_shift is not None:
