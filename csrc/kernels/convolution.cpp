@@ -1,7 +1,7 @@
 // Rows of the source map are copied to a buffer with zeros where they end, so that every load is a whole vector; then
 // the sums of two vectors of neighbouring pixels for up to four channels of the result stay in registers over all taps.
 // Transposed convolution does this for each residue of the columns by the stride, where it is an ordinary convolution,
-// and interleaves the residues in a row buffer. One channel per group in channels_last: vectors of channels, no copy.
+// and interleaves the residues in a row buffer. One channel per group in channels_last: depthwise.h.
 // A weight that is not finite would turn the zeros around a map into NaN; then lanes outside the map are masked.
 #include "convolution.h"
 
@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "depthwise.h"
+#include "depthwise_wide.h"
 #include "simd.h"
 
 namespace fastvision {
@@ -18,27 +20,6 @@ constexpr int kChannels = 4;
 
 int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
-
-// Weights or biases in the type of the sums, and whether a product with 0 is 0 for all of them.
-template <class T>
-struct Factors {
-  const Accum<T>* at;
-  bool finite = true;
-
-  Factors(const T* from, int64_t count) {
-    if constexpr (sizeof(T) == sizeof(Accum<T>)) {
-      at = from;
-    } else {
-      copy_.resize(size_t(count));
-      for (int64_t i = 0; i < count; ++i) copy_[i] = to_accum(from[i]);
-      at = copy_.data();
-    }
-    for (int64_t i = 0; i < count; ++i) finite &= at[i] - at[i] == 0;
-  }
-
- private:
-  std::vector<Accum<T>> copy_;
-};
 
 // Those of the rows [first, first + rows) of a plane that exist, after `left` zeros and before as many as make `width`.
 template <class T>
@@ -275,86 +256,20 @@ void product_of_channel(const ConvolutionShape& s, int64_t channel, const T* sma
     weight[channel * count + i] = from_accum<T>(sum_of(load_vector(sums.data() + i * kLanes)));
 }
 
-// One channel per group, channels_last: a pixel is the sum of some pixels of the source, each times the weights of a
-// tap, which lie as (taps, channels).
-struct DepthwiseTap {
-  int64_t source, weight;  // offsets of channel 0
-};
-template <class T>
-void depthwise_pixel(int64_t channels, const std::vector<DepthwiseTap>& taps, const T* source, const Accum<T>* weight,
-                     const Accum<T>* bias, T* out) {
-  using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
-  int64_t c = 0;
-  for (; c + 4 * kLanes <= channels; c += 4 * kLanes) {
-    Vec<A> sum[4];
-    for (int v = 0; v < 4; ++v) sum[v] = bias ? load_vector(bias + c + v * kLanes) : Vec<A>(A(0));
-    for (const DepthwiseTap& tap : taps)
-      for (int v = 0; v < 4; ++v)
-        sum[v] = multiply_add(load_vector(source + tap.source + c + v * kLanes),
-                              load_vector(weight + tap.weight + c + v * kLanes), sum[v]);
-    for (int v = 0; v < 4; ++v) store_vector(out + c + v * kLanes, sum[v]);
-  }
-  for (; c < channels; c += kLanes) {
-    const int64_t n = min_of(kLanes, channels - c);
-    const auto at = [&](const auto* p) { return n == kLanes ? load_vector(p + c) : load_vector(p + c, n); };
-    Vec<A> sum = bias ? at(bias) : Vec<A>(A(0));
-    for (const DepthwiseTap& tap : taps) sum = multiply_add(at(source + tap.source), at(weight + tap.weight), sum);
-    if (n == kLanes) store_vector(out + c, sum);
-    else store_vector(out + c, sum, n);
-  }
-}
-
-// Rows [begin, end) of all images of the result; taps_of(y, x, list) lists what a pixel is made of.
-template <class T, class F>
-void depthwise_rows(const ConvolutionShape& s, const MapLayout& from, const MapLayout& to, int64_t begin, int64_t end,
-                    const T* source, const Accum<T>* weight, const Accum<T>* bias, T* result, F&& taps_of) {
-  std::vector<DepthwiseTap> taps;
-  for (int64_t k = begin; k < end; ++k)
-    for (int64_t x = 0; x < to.width; ++x) {
-      taps.clear();
-      taps_of(k % to.height, x, taps);
-      depthwise_pixel(s.groups, taps, source + k / to.height * from.image, weight, bias,
-                      result + k * to.row + x * to.column);
-    }
-}
-
-// The weights of channels [first, first + lanes): all taps of a pixel while it is at hand. sums: taps vectors.
-template <class T>
-void depthwise_product(const ConvolutionShape& s, int64_t first, int64_t lanes, const T* small, const T* large,
-                       T* weight, std::vector<Accum<T>>& sums) {
-  using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
-  const MapLayout of_small = small_layout(s), of_large = large_layout(s);
-  const auto at = [&](const T* p) { return lanes == kLanes ? load_vector(p) : load_vector(p, lanes); };
-  sums.assign(size_t(s.taps() * kLanes), A(0));
-  for (int64_t k = 0; k < s.batch * s.small_h; ++k)
-    for (int64_t x = 0; x < s.small_w; ++x) {
-      const Vec<A> here = at(small + k * of_small.row + x * of_small.column + first);
-      for (int64_t ky = 0; ky < s.kernel_y; ++ky) {
-        const int64_t row = k % s.small_h * s.stride_y - s.padding_y + ky * s.dilation_y;
-        if (row < 0 || row >= s.large_h) continue;
-        const T* from = large + k / s.small_h * of_large.image + row * of_large.row + first;
-        for (int64_t kx = 0; kx < s.kernel_x; ++kx) {
-          const int64_t column = x * s.stride_x - s.padding_x + kx * s.dilation_x;
-          if (column < 0 || column >= s.large_w) continue;
-          A* sum = sums.data() + (ky * s.kernel_x + kx) * kLanes;
-          store_vector(sum, multiply_add(here, at(from + column * of_large.column), load_vector(sum)));
-        }
-      }
-    }
-  for (int64_t c = 0; c < lanes; ++c)
-    for (int64_t i = 0; i < s.taps(); ++i) weight[(first + c) * s.taps() + i] = from_accum<T>(sums[i * kLanes + c]);
-}
-
 bool is_depthwise_last(const ConvolutionShape& s) {
   return s.channels_last && s.small_channels == 1 && s.large_channels == 1;
 }
-template <class A>
-std::vector<A> by_tap(const ConvolutionShape& s, const A* weight) {  // (taps, channels) from (channels, taps)
-  std::vector<A> to(static_cast<size_t>(s.weights()));
-  for (int64_t i = 0; i < s.weights(); ++i) to[i % s.taps() * s.groups + i / s.taps()] = weight[i];
-  return to;
+// Rows of all images of a depthwise result in channels_last.
+template <class T, class Isa>
+void depthwise_rows(const ConvolutionShape& s, const MapLayout& from, const MapLayout& to, const DepthwiseAxes& axes,
+                    const T* source, const Accum<T>* weight, const Accum<T>* bias, T* result, const Cpu<Isa>& exec) {
+  const std::vector<Accum<T>> weights = by_tap(s, weight);
+  exec(s.batch * to.height, 1 + 65536 / (to.row * s.taps() + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k)
+      for (int64_t x = 0; x < to.width; ++x)
+        depthwise_pixel(s, from, axes, k % to.height, x, s.groups, source + k / to.height * from.image, weights.data(),
+                        bias, result + k * to.row + x * to.column);
+  });
 }
 
 }  // namespace
@@ -364,32 +279,21 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
                         const Cpu<Isa>& exec) {
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.small_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
-  if (is_depthwise_last(s)) {
-    const std::vector<Accum<T>> weights = by_tap(s, wide.at);
-    const MapLayout from = large_layout(s), to = small_layout(s);
-    const auto taps_of = [&](int64_t y, int64_t x, std::vector<DepthwiseTap>& taps) {
-      for (int64_t ky = 0; ky < s.kernel_y; ++ky) {
-        const int64_t row = y * s.stride_y - s.padding_y + ky * s.dilation_y;
-        if (row < 0 || row >= s.large_h) continue;
-        for (int64_t kx = 0; kx < s.kernel_x; ++kx) {
-          const int64_t column = x * s.stride_x - s.padding_x + kx * s.dilation_x;
-          if (column >= 0 && column < s.large_w)
-            taps.push_back({row * from.row + column * from.column, (ky * s.kernel_x + kx) * s.groups});
-        }
-      }
-    };
-    return exec(s.batch * s.small_h, 1 + 65536 / (to.row * s.taps() + 1), [&](int64_t begin, int64_t end) {
-      depthwise_rows(s, from, to, begin, end, large, weights.data(), of_bias, small, taps_of);
-    });
-  }
+  if (is_depthwise_last(s))
+    return depthwise_rows(s, large_layout(s), small_layout(s), gathered_axes(s), large, wide.at, of_bias, small, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t y0 = k % blocks * step;
-      gather_rows(s, k / blocks / s.groups, k / blocks % s.groups, y0, min_of(y0 + step, s.small_h), large, wide,
-                  of_bias, small, scratch);
+      const int64_t y0 = k % blocks * step, plane = k / blocks, group = plane % s.groups;
+      if (has_wide_stride<Accum<T>>(s)) {
+        gather_wide(s, y0, min_of(y0 + step, s.small_h), large + plane * s.large_h * s.large_w,
+                    wide.at + group * s.taps(), of_bias ? of_bias[group] : Accum<T>(0),
+                    small + plane * s.small_h * s.small_w);
+        continue;
+      }
+      gather_rows(s, plane / s.groups, group, y0, min_of(y0 + step, s.small_h), large, wide, of_bias, small, scratch);
     }
   });
 }
@@ -399,35 +303,21 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
                          const Cpu<Isa>& exec) {
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.large_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
-  if (is_depthwise_last(s)) {
-    const std::vector<Accum<T>> weights = by_tap(s, wide.at);
-    const MapLayout from = small_layout(s), to = large_layout(s);
-    const auto taps_of = [&](int64_t y, int64_t x, std::vector<DepthwiseTap>& taps) {
-      const int64_t py = y + s.padding_y, px = x + s.padding_x;
-      const Taps ty = taps_at(py, s.stride_y, s.dilation_y, s.kernel_y);
-      const Taps tx = taps_at(px, s.stride_x, s.dilation_x, s.kernel_x);
-      for (int64_t ky = ty.first; ky < s.kernel_y && ky * s.dilation_y <= py; ky += ty.step) {
-        const int64_t row = (py - ky * s.dilation_y) / s.stride_y;
-        if (row >= s.small_h) continue;
-        for (int64_t kx = tx.first; kx < s.kernel_x && kx * s.dilation_x <= px; kx += tx.step) {
-          const int64_t column = (px - kx * s.dilation_x) / s.stride_x;
-          if (column < s.small_w)
-            taps.push_back({row * from.row + column * from.column, (ky * s.kernel_x + kx) * s.groups});
-        }
-      }
-    };
-    return exec(s.batch * s.large_h, 1 + 65536 / (to.row * s.taps() + 1), [&](int64_t begin, int64_t end) {
-      depthwise_rows(s, from, to, begin, end, small, weights.data(), of_bias, large, taps_of);
-    });
-  }
+  if (is_depthwise_last(s))
+    return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t y0 = k % blocks * step;
-      scatter_rows(s, k / blocks / s.groups, k / blocks % s.groups, y0, min_of(y0 + step, s.large_h), small, wide,
-                   of_bias, large, scratch);
+      const int64_t y0 = k % blocks * step, plane = k / blocks, group = plane % s.groups;
+      if (has_wide_stride<Accum<T>>(s)) {
+        scatter_wide(s, y0, min_of(y0 + step, s.large_h), small + plane * s.small_h * s.small_w,
+                     wide.at + group * s.taps(), of_bias ? of_bias[group] : Accum<T>(0),
+                     large + plane * s.large_h * s.large_w);
+        continue;
+      }
+      scatter_rows(s, plane / s.groups, group, y0, min_of(y0 + step, s.large_h), small, wide, of_bias, large, scratch);
     }
   });
 }
@@ -437,15 +327,26 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
   const int64_t work = s.batch * s.small_h * s.small_w * s.large_channels * s.taps();
   if (is_depthwise_last(s)) {
     constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
+    const DepthwiseAxes axes = gathered_axes(s);
     return exec(ceil_div(s.groups, kLanes), 1 + 65536 / (work * kLanes + 1), [&](int64_t begin, int64_t end) {
       std::vector<Accum<T>> sums;
       for (int64_t k = begin; k < end; ++k)
-        depthwise_product(s, k * kLanes, min_of(kLanes, s.groups - k * kLanes), small, large, weight, sums);
+        depthwise_product(s, axes, k * kLanes, min_of(kLanes, s.groups - k * kLanes), small, large, weight, sums);
     });
   }
   exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
-    for (int64_t k = begin; k < end; ++k) product_of_channel(s, k, small, large, weight, sums);
+    for (int64_t k = begin; k < end; ++k) {
+      if (!has_wide_stride<Accum<T>>(s)) {
+        product_of_channel(s, k, small, large, weight, sums);
+        continue;
+      }
+      sums.assign(size_t(s.taps()), Accum<T>(0));
+      for (int64_t n = 0; n < s.batch; ++n)
+        product_wide(s, small + (n * s.groups + k) * s.small_h * s.small_w,
+                     large + (n * s.groups + k) * s.large_h * s.large_w, sums.data());
+      for (int64_t i = 0; i < s.taps(); ++i) weight[k * s.taps() + i] = from_accum<T>(sums[i]);
+    }
   });
 }
 

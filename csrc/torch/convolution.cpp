@@ -56,7 +56,7 @@ void check_bias(const Check& check, const std::optional<Tensor>& bias, const Ten
 }
 
 Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const Sizes& geometry,
-              int64_t groups, int64_t out_h, int64_t out_w) {
+              int64_t groups, int64_t out_h, int64_t out_w, bool) {
   const Check check{"conv2d"};
   ConvolutionShape s = shape_of_weight(check, input, "input", weight, geometry, groups);
   check_channels(check, input, "input", s.groups * s.large_channels, groups);
@@ -80,7 +80,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Ten
 }
 
 Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                        const Sizes& geometry, int64_t groups, int64_t out_h, int64_t out_w) {
+                        const Sizes& geometry, int64_t groups, int64_t out_h, int64_t out_w, bool) {
   const Check check{"conv_transpose2d"};
   ConvolutionShape s = shape_of_weight(check, input, "input", weight, geometry, groups);
   check_channels(check, input, "input", weight.size(0), groups);

@@ -209,3 +209,44 @@ def test_modules_share_their_state_with_torch(backend):
     plain = torch.nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular").to(x.device)
     plain.load_state_dict(circular.state_dict())
     torch.testing.assert_close(circular(x), plain(x))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(16, 8, 4), (17, 8, 0), (15, 8, 3), (5, 9, 2), (64, 32, 16), (33, 16, 40)]
+)
+def test_wide_strides(backend, kernel, stride, padding, format):
+    """Bilinear upsampling and its like: NaN and infinity reach what torch lets them reach."""
+    g = backend.vary(kernel)
+    x = torch.randn(2, 3, 4, 6, generator=g, dtype=torch.float64)
+    weight = torch.randn(3, 1, kernel, kernel, generator=g, dtype=torch.float64)
+    bias = torch.randn(3, generator=g, dtype=torch.float64)
+    for place, value in (((0, 0, 0, 0), 1.0), ((1, 2, 3, 5), torch.nan), ((0, 1, 1, 2), torch.inf)):
+        x[place] = value
+        ours = [
+            t.detach().clone().to(backend.device).requires_grad_() for t in (x.to(memory_format=format), weight, bias)
+        ]
+        theirs = [t.detach().clone().requires_grad_() for t in (x, weight, bias)]
+        out = ops.conv_transpose2d(*ours, stride, padding, 1, 3, algorithm="fastvision")
+        expected = functional.conv_transpose2d(*theirs, stride, padding, 1, 3)
+        torch.testing.assert_close(out.cpu(), expected, equal_nan=True)
+        if value == 1.0:
+            grad = torch.randn(expected.shape, generator=g, dtype=torch.float64)
+            gradients = torch.autograd.grad(out, ours, grad.to(out.device))
+            for a, b in zip(gradients, torch.autograd.grad(expected, theirs, grad), strict=True):
+                torch.testing.assert_close(a.cpu(), b)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_gradient_is_chosen_by_itself(format):
+    """auto where result and gradients come from both: equal to torch, twice differentiable."""
+    g = torch.Generator().manual_seed(7)
+    x, w = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((1, 2, 3, 3), (2, 2, 2, 2)))
+    up = torch.randn(2, 1, 9, 8, generator=g, dtype=torch.float64)
+    x = x.to(memory_format=format).requires_grad_()
+    for weight, stride, groups in ((w, 2, 1), (up, 8, 2)):
+        weight.requires_grad_()
+        torch.autograd.gradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
+        torch.autograd.gradgradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
+    far = (torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64)).requires_grad_()
+    torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 1, 8, 8, 2), (x, far))

@@ -1,5 +1,6 @@
 """Modules: blocks that several model families share, and the module forms of the ops."""
 
+from .atrous import ASPP, SeparableConv2d
 from .convolutions import Conv2d, ConvTranspose2d
 from .feature_pyramid import FeaturePyramidNetwork
 from .folding import fold_batch_norm
@@ -9,6 +10,7 @@ from .losses import DiceLoss, SigmoidFocalLoss, SoftmaxFocalLoss
 from .roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
 
 __all__ = [
+    "ASPP",
     "Conv2d",
     "ConvTranspose2d",
     "DiceLoss",
@@ -21,6 +23,7 @@ __all__ = [
     "PSRoIPool",
     "RoIAlign",
     "RoIPool",
+    "SeparableConv2d",
     "SigmoidFocalLoss",
     "SoftmaxFocalLoss",
     "fold_batch_norm",

@@ -3,6 +3,7 @@
 from ..nn.feature_pyramid import FeaturePyramidNetwork
 from ..nn.frozen_batch_norm import FrozenBatchNorm2d
 from ..nn.roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
+from .aspp import aspp
 from .box_area import box_area
 from .box_coder import decode_boxes, encode_boxes
 from .box_convert import box_convert
@@ -45,6 +46,7 @@ from .roi_align import roi_align
 from .roi_align_rotated import roi_align_rotated
 from .roi_pool import roi_pool
 from .sample_labels import sample_labels
+from .separable_conv2d import separable_conv2d
 from .sigmoid_focal_loss import sigmoid_focal_loss
 from .soft_nms import soft_nms, soft_nms_padded
 from .softmax_focal_loss import softmax_focal_loss
@@ -58,6 +60,7 @@ __all__ = [
     "PSRoIPool",
     "RoIAlign",
     "RoIPool",
+    "aspp",
     "batched_nms",
     "batched_nms_rotated",
     "box_area",
@@ -107,6 +110,7 @@ __all__ = [
     "roi_align_rotated",
     "roi_pool",
     "sample_labels",
+    "separable_conv2d",
     "sigmoid_focal_loss",
     "soft_nms",
     "soft_nms_padded",

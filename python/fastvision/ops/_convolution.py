@@ -1,7 +1,8 @@
 """What convolution and transposed convolution share: arguments, fake kernels and gradients.
 
 Kernels: csrc/kernels/convolution.{h,cpp,cu}. Binding: csrc/torch/convolution.cpp. Each gradient is one of the other two
-maps, so that gradients of every order are these three.
+maps, so that gradients of every order are these three. The ops' last argument says whether the gradients are chosen by
+``algorithm="auto"`` (ops/_dispatch.py), each for itself; else they are the own kernels.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
+from ._dispatch import Map, own_for_gradients, own_is_faster
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op("conv2d")
@@ -32,6 +34,17 @@ def geometry_of(
 def check_algorithm(op: str, algorithm: str) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{op}: algorithm: expected auto, fastvision or torch, got {algorithm!r}")
+
+
+def own_forward(
+    which: Map, algorithm: str, batch: Tensor, weight: Tensor, geometry: Sequence[int], groups: int
+) -> bool:
+    if algorithm == "fastvision" or batch.numel() == 0 or weight.numel() == 0:
+        return True
+    if algorithm == "torch":
+        return False
+    problem = (batch, weight, geometry, groups)
+    return own_is_faster(which, *problem) or own_for_gradients(which, *problem)
 
 
 def with_batch(op: str, t: Tensor) -> Tensor:
@@ -88,7 +101,14 @@ def check_maps(op: str, input: Tensor, name: str, weight: Tensor, geometry: Sequ
 
 @_lib.register_fake("conv2d")
 def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: list[int], groups: int, out_h: int, out_w: int
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[int],
+    groups: int,
+    out_h: int,
+    out_w: int,
+    auto: bool,
 ) -> Tensor:
     check_arguments("conv2d", input, weight, bias, geometry, groups, False)
     return new_features(input, (input.shape[0], weight.shape[0], out_h, out_w), is_channels_last(input))
@@ -96,7 +116,14 @@ def _(
 
 @_lib.register_fake("conv_transpose2d")
 def _(
-    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: list[int], groups: int, out_h: int, out_w: int
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[int],
+    groups: int,
+    out_h: int,
+    out_w: int,
+    auto: bool,
 ) -> Tensor:
     check_arguments("conv_transpose2d", input, weight, bias, geometry, groups, True)
     size = (input.shape[0], weight.shape[1] * groups, out_h, out_w)
@@ -109,31 +136,51 @@ def _(small: Tensor, large: Tensor, geometry: list[int], groups: int, kernel_h: 
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, bias, ctx.geometry, ctx.groups, _, _ = inputs
+    input, weight, bias, ctx.geometry, ctx.groups, _, _, ctx.auto = inputs
     ctx.save_for_backward(input, weight)
     ctx.with_bias = bias is not None
 
 
 def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    by_input = by_weight = None
-    if need[0]:
-        by_input = conv_transpose2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:])
-    if need[1]:
+    by_input, by_weight, own = _gradients_of_torch(ctx, grad, False)
+    if own[0]:
+        by_input = conv_transpose2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:], False)
+    if own[1]:
         by_weight = weight_gradient_op(grad, input, ctx.geometry, ctx.groups, *weight.shape[2:])
-    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None
+    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None, None
 
 
 def _transposed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
-    need = ctx.needs_input_grad
-    by_input = by_weight = None
-    if need[0]:
-        by_input = conv2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:])
-    if need[1]:
+    by_input, by_weight, own = _gradients_of_torch(ctx, grad, True)
+    if own[0]:
+        by_input = conv2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:], False)
+    if own[1]:
         by_weight = weight_gradient_op(input, grad, ctx.geometry, ctx.groups, *weight.shape[2:])
-    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None
+    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None, None
+
+
+def _gradients_of_torch(ctx: Any, grad: Tensor, transposed: bool) -> tuple[Tensor | None, Tensor | None, list[bool]]:
+    """Those by input and weight for which torch is faster, and which of the two remain to be computed."""
+    input, weight = ctx.saved_tensors
+    need = list(ctx.needs_input_grad[:2])
+    if not ctx.auto or input.numel() == 0 or weight.numel() == 0:
+        return None, None, need
+    maps: tuple[Map, Map] = ("gather" if transposed else "scatter", "product")
+    own = [n and own_is_faster(m, input, weight, ctx.geometry, ctx.groups) for n, m in zip(need, maps)]
+    torchs = [n and not o for n, o in zip(need, own)]
+    if not any(torchs):
+        return None, None, own
+    stride, padding, dilation = ctx.geometry[:2], ctx.geometry[2:4], ctx.geometry[4:]
+    extra = [0, 0]
+    if transposed:
+        least = [(input.shape[2 + k] - 1) * stride[k] + dilation[k] * (weight.shape[2 + k] - 1) + 1 for k in (0, 1)]
+        extra = [grad.shape[2 + k] + 2 * padding[k] - least[k] for k in (0, 1)]
+    by_input, by_weight, _ = torch.ops.aten.convolution_backward(
+        grad, input, weight, None, stride, padding, dilation, transposed, extra, ctx.groups, [*torchs, False]
+    )
+    return by_input, by_weight, own
 
 
 def _by_bias(ctx: Any, grad: Tensor) -> Tensor | None:
@@ -149,9 +196,9 @@ def _weight_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
     small, large = ctx.saved_tensors
     by_small = by_large = None
     if ctx.needs_input_grad[0]:
-        by_small = conv2d_op(large, tangent, None, ctx.geometry, ctx.groups, *small.shape[2:])
+        by_small = conv2d_op(large, tangent, None, ctx.geometry, ctx.groups, *small.shape[2:], False)
     if ctx.needs_input_grad[1]:
-        by_large = conv_transpose2d_op(small, tangent, None, ctx.geometry, ctx.groups, *large.shape[2:])
+        by_large = conv_transpose2d_op(small, tangent, None, ctx.geometry, ctx.groups, *large.shape[2:], False)
     return by_small, by_large, None, None, None, None
 
 

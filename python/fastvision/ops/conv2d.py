@@ -13,8 +13,10 @@ from ._convolution import (
     check_arguments,
     conv2d_op,
     geometry_of,
+    own_forward,
     with_batch,
 )
+from ._dispatch import has_empty_windows
 
 
 def conv2d(
@@ -37,9 +39,10 @@ def conv2d(
         stride, padding, dilation: Pixels, one int or (vertical, horizontal). ``padding`` may be ``"valid"``, or
             ``"same"`` where ``stride`` is 1.
         groups: Groups of channels that have nothing to do with each other.
-        algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem: the own
-            kernels for one channel per group and a dilation above 1 (CUDA) or of at least 8 (CPU); on the CPU also
-            where the padding is as large as the dilated kernel.
+        algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
+            result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
+            the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
+            kernel. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -68,12 +71,11 @@ def conv2d(
     except RuntimeError as error:
         raise _lib.translate(error) from None
     size = _output_size(batch, weight, geometry)
-    own = algorithm == "fastvision" or batch.numel() == 0 or weight.numel() == 0
     out: Tensor
-    if own or (algorithm == "auto" and _own_is_faster(batch, weight, geometry, groups)):
-        out = conv2d_op(batch, weight, bias, geometry, groups, *size)
+    if own_forward("gather", algorithm, batch, weight, geometry, groups):
+        out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto")
     else:
-        if batch.device.type == "cpu" and _has_empty_windows(weight, geometry):
+        if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
             batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
         out = functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)
     return out if input.dim() == 4 else out[0]
@@ -102,16 +104,3 @@ def _output_size(batch: Tensor, weight: Tensor, geometry: list[int]) -> list[int
         text = f"the effective kernel size {kernel[0]}x{kernel[1]}, got {padded[0]}x{padded[1]}"
         raise ValueError(f"conv2d: input: expected a padded map of at least {text}")
     return [(n - k) // s + 1 for n, k, s in zip(padded, kernel, geometry)]
-
-
-def _has_empty_windows(weight: Tensor, geometry: list[int]) -> bool:
-    """Whether windows may lie in the padding with all their taps."""
-    return any(geometry[2 + k] > geometry[4 + k] * (weight.shape[2 + k] - 1) for k in (0, 1))
-
-
-def _own_is_faster(batch: Tensor, weight: Tensor, geometry: list[int], groups: int) -> bool:
-    """By measurement (docs/kernels/convolution.md)."""
-    depthwise = groups == weight.shape[0] == batch.shape[1]
-    if batch.device.type == "cuda":
-        return depthwise and max(geometry[4:]) > 1
-    return (depthwise and min(geometry[4:]) >= 8) or _has_empty_windows(weight, geometry)

@@ -14,9 +14,9 @@ from ._convolution import (
     check_arguments,
     conv_transpose2d_op,
     geometry_of,
+    own_forward,
     with_batch,
 )
-from ._regions import is_channels_last
 
 
 def conv_transpose2d(
@@ -40,9 +40,10 @@ def conv_transpose2d(
         stride, padding, output_padding, dilation: Pixels, one int or (vertical, horizontal). ``output_padding`` is less
             than the larger of ``stride`` and ``dilation``.
         groups: Groups of channels that have nothing to do with each other.
-        algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem: the own
-            kernels for one channel per group on CUDA; on the CPU, in NCHW, for that with a stride of at least 8, and
-            for 2 x 2 kernels with stride 2 and at most 64 channels of the result.
+        algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
+            result and each gradient by itself: the own kernels for one channel per group (on the CPU with a kernel
+            twice the stride, or a dilation), and on the CPU in NCHW for 2 x 2 kernels with stride 2 and at most 128
+            channels of the result. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -83,25 +84,12 @@ def conv_transpose2d(
     if min(size) < 1:
         raise ValueError(f"{op}: padding: expected an output of at least 1x1, got {size[0]}x{size[1]}")
     out: Tensor
-    own = algorithm == "fastvision" or batch.numel() == 0 or weight.numel() == 0
-    if own or (algorithm == "auto" and _own_is_faster(batch, weight, geometry, groups)):
-        out = conv_transpose2d_op(batch, weight, bias, geometry, groups, *size)
+    if own_forward("scatter", algorithm, batch, weight, geometry, groups):
+        out = conv_transpose2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto")
     else:
         parts = (geometry[:2], geometry[2:4], list(extra), groups, geometry[4:])
         out = functional.conv_transpose2d(batch, weight, bias, *parts)
     return out if input.dim() == 4 else out[0]
-
-
-def _own_is_faster(batch: Tensor, weight: Tensor, geometry: list[int], groups: int) -> bool:
-    """By measurement (docs/kernels/convolution.md)."""
-    depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    if batch.device.type == "cuda":
-        return depthwise
-    if is_channels_last(batch) or batch.dtype not in (torch.float32, torch.float64):
-        return False
-    if depthwise:
-        return min(geometry[:2]) >= 8
-    return list(weight.shape[2:]) == geometry[:2] == [2, 2] and geometry[2:] == [0, 0, 1, 1] and weight.shape[1] <= 64
 
 
 def upsample_bilinear_kernel(

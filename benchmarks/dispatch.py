@@ -1,0 +1,118 @@
+"""Measures what ``algorithm="auto"`` of the convolutions decides on: ``python -m benchmarks.dispatch``.
+
+Prints the table of docs/kernels/dispatch.md: for each problem, layout and map the own kernels and torch's, in turns in
+one process, and what ``auto`` takes. Ends with 1 where ``auto`` takes what is more than 3 % slower.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fastvision import ops
+from fastvision.ops._dispatch import Map, own_is_faster
+from torch import Tensor
+
+from .measure import Call, on_cpu
+
+TOLERANCE = 1.03
+
+
+@dataclass(frozen=True)
+class Problem:
+    name: str
+    channels: int
+    out: int
+    size: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    transposed: bool = True
+
+
+def _bilinear(size: int, stride: int) -> Problem:
+    return Problem(f"bilinear 21 x {size} x {size}, stride {stride}", 21, 21, size, 2 * stride, stride, groups=21)
+
+
+def _doubling(channels: int, size: int) -> Problem:
+    return Problem(f"2 x 2, {channels} x {size} x {size} -> {channels // 2}", channels, channels // 2, size, 2, 2)
+
+
+def _atrous(channels: int, rate: int) -> Problem:
+    name = f"depthwise 3 x 3, rate {rate}, {channels} x 33 x 33"
+    return Problem(name, channels, channels, 33, 3, 1, rate, rate, channels, False)
+
+
+PROBLEMS = [
+    *(_bilinear(16, 32), _bilinear(35, 16), _bilinear(70, 8), _bilinear(70, 4), _bilinear(140, 2)),
+    *(_doubling(64, 256), _doubling(128, 256), _doubling(256, 128), _doubling(512, 64)),
+    *(_atrous(1024, 18), _atrous(2048, 12), _atrous(1024, 8), _atrous(728, 4), _atrous(728, 2), _atrous(728, 1)),
+]
+PROBLEMS += [
+    Problem(f"depthwise 3 x 3, stride 2, {c} x {s} x {s}", c, c, s, 3, 2, 1, 1, c, False)
+    for c, s in ((96, 112), (576, 28))
+]
+
+
+def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[Map, bool, Callable[[str], Call]]]:
+    """(map, what auto takes, a maker of calls by algorithm) for the result and both gradients."""
+    g = torch.Generator().manual_seed(0)
+    format = torch.channels_last if channels_last else torch.contiguous_format
+    shape = (p.channels, p.out // p.groups) if p.transposed else (p.out, p.channels // p.groups)
+    x = torch.randn(1, p.channels, p.size, p.size, generator=g).to(dtype).to(memory_format=format)
+    weight = torch.randn(*shape, p.kernel, p.kernel, generator=g).to(dtype)
+
+    def call(x: Tensor, weight: Tensor, algorithm: str) -> Tensor:
+        f: Any = ops.conv_transpose2d if p.transposed else ops.conv2d
+        parts = {"stride": p.stride, "padding": p.padding, "dilation": p.dilation, "groups": p.groups}
+        result: Tensor = f(x, weight, **parts, algorithm=algorithm)
+        return result
+
+    grad = torch.randn(call(x, weight, "torch").shape, generator=g).to(dtype).to(memory_format=format)
+
+    def gradient(of: int) -> Callable[[str], Call]:
+        def make(algorithm: str) -> Call:
+            inputs = [x.clone().requires_grad_(of == 0), weight.clone().requires_grad_(of == 1)]
+            out = call(*inputs, algorithm)
+            return lambda: torch.autograd.grad(out, inputs[of], grad, retain_graph=True)
+
+        return make
+
+    geometry = [p.stride, p.stride, p.padding, p.padding, p.dilation, p.dilation]
+    forward: tuple[Map, Map] = ("scatter", "gather") if p.transposed else ("gather", "scatter")
+    makers = (lambda algorithm: lambda: call(x, weight, algorithm), gradient(0), gradient(1))
+    for name, make in zip((*forward, "product"), makers):
+        which: Any = name
+        yield which, own_is_faster(which, x, weight, geometry, p.groups), make
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.dispatch", description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=0.3, help="per contestant (default: 0.3)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16", "float16"))
+    parser.add_argument("--only", default="", help="problems with this in their name")
+    options = parser.parse_args()
+    print(f"| {options.dtype}, {options.threads} thread(s) | layout | map | own ms | torch ms | auto takes |")
+    print("|---|---|---|---|---|---|")
+    wrong = 0
+    for p in (p for p in PROBLEMS if options.only in p.name):
+        for channels_last in (False, True):
+            for which, own, make in maps(p, getattr(torch, options.dtype), channels_last):
+                calls = {"own": make("fastvision"), "torch": make("torch")}
+                for warm_up in calls.values():
+                    warm_up()
+                times = on_cpu(calls, options.threads, options.seconds)
+                a, b = ((t.cpu if options.threads == 1 else t.wall) for t in (times["own"], times["torch"]))
+                bad = (a if own else b) > TOLERANCE * min(a, b)
+                wrong += bad
+                layout, taken = "NHWC" if channels_last else "NCHW", "own" if own else "torch"
+                print(f"| {p.name} | {layout} | {which} | {a:.3g} | {b:.3g} | {taken}{' (slower)' if bad else ''} |")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

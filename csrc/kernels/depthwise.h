@@ -1,0 +1,164 @@
+// CPU: one channel per group in channels_last, vectors of channels. A pixel of the result is the sum of some pixels of
+// the source, each times the weights of a tap, which lie as (taps, channels).
+#pragma once
+
+#include <vector>
+
+#include "convolution.h"
+#include "simd.h"
+
+namespace fastvision {
+namespace {
+
+// Weights or biases in the type of the sums, and whether a product with 0 is 0 for all of them.
+template <class T>
+struct Factors {
+  const Accum<T>* at;
+  bool finite = true;
+
+  Factors(const T* from, int64_t count) {
+    if constexpr (sizeof(T) == sizeof(Accum<T>)) {
+      at = from;
+    } else {
+      copy_.resize(size_t(count));
+      for (int64_t i = 0; i < count; ++i) copy_[i] = to_accum(from[i]);
+      at = copy_.data();
+    }
+    for (int64_t i = 0; i < count; ++i) finite &= at[i] - at[i] == 0;
+  }
+
+ private:
+  std::vector<Accum<T>> copy_;
+};
+
+// Which places along an axis of the source, by which taps, make each place of the result.
+struct AxisTaps {
+  struct Tap {
+    int64_t source, tap;
+  };
+  std::vector<Tap> taps;
+  std::vector<int64_t> begin;  // one more than there are places
+
+  const Tap* first(int64_t place) const { return taps.data() + begin[size_t(place)]; }
+  const Tap* last(int64_t place) const { return taps.data() + begin[size_t(place) + 1]; }
+};
+inline AxisTaps gathered_taps(int64_t small, int64_t large, int64_t kernel, int64_t stride, int64_t padding,
+                              int64_t dilation) {
+  AxisTaps axis;
+  axis.begin.push_back(0);
+  for (int64_t y = 0; y < small; ++y) {
+    for (int64_t k = 0; k < kernel; ++k) {
+      const int64_t source = y * stride - padding + k * dilation;
+      if (source >= 0 && source < large) axis.taps.push_back({source, k});
+    }
+    axis.begin.push_back(int64_t(axis.taps.size()));
+  }
+  return axis;
+}
+inline AxisTaps scattered_taps(int64_t small, int64_t large, int64_t kernel, int64_t stride, int64_t padding,
+                               int64_t dilation) {
+  AxisTaps axis;
+  axis.begin.push_back(0);
+  for (int64_t y = 0; y < large; ++y) {
+    const Taps taps = taps_at(y + padding, stride, dilation, kernel);
+    for (int64_t k = taps.first; k < kernel && k * dilation <= y + padding; k += taps.step) {
+      const int64_t source = (y + padding - k * dilation) / stride;
+      if (source < small) axis.taps.push_back({source, k});
+    }
+    axis.begin.push_back(int64_t(axis.taps.size()));
+  }
+  return axis;
+}
+
+struct DepthwiseAxes {
+  AxisTaps rows, columns;
+};
+inline DepthwiseAxes gathered_axes(const ConvolutionShape& s) {
+  return {gathered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y),
+          gathered_taps(s.small_w, s.large_w, s.kernel_x, s.stride_x, s.padding_x, s.dilation_x)};
+}
+inline DepthwiseAxes scattered_axes(const ConvolutionShape& s) {
+  return {scattered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y),
+          scattered_taps(s.small_w, s.large_w, s.kernel_x, s.stride_x, s.padding_x, s.dilation_x)};
+}
+
+// Channels of one pixel: kVectors vectors of which the last has `lanes` lanes. The pointers are at the first channel.
+template <int kVectors, class T, class Out>
+FV_HD void depthwise_channels(const ConvolutionShape& s, const MapLayout& from, const DepthwiseAxes& axes, int64_t y,
+                              int64_t x, const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out,
+                              int64_t lanes) {
+  using V = Vec<Accum<T>>;
+  constexpr int64_t kLanes = V::kLanes;
+  const auto at = [&](const auto* p, int v) {
+    return v + 1 < kVectors || lanes == kLanes ? load_vector(p + v * kLanes) : load_vector(p + v * kLanes, lanes);
+  };
+  V sum[kVectors];
+  for (int v = 0; v < kVectors; ++v) sum[v] = bias ? at(bias, v) : V(Accum<T>(0));
+  const AxisTaps::Tap *const first = axes.columns.first(x), *const last = axes.columns.last(x);
+  for (const AxisTaps::Tap* row = axes.rows.first(y); row != axes.rows.last(y); ++row)
+    for (const AxisTaps::Tap* column = first; column != last; ++column) {
+      const T* p = source + row->source * from.row + column->source * from.column;
+      const Accum<T>* w = weight + (row->tap * s.kernel_x + column->tap) * s.groups;
+      for (int v = 0; v < kVectors; ++v) sum[v] = multiply_add(at(p, v), at(w, v), sum[v]);
+    }
+  for (int v = 0; v < kVectors; ++v) {
+    if (v + 1 < kVectors || lanes == kLanes) store_vector(out + v * kLanes, sum[v]);
+    else store_vector(out + v * kLanes, sum[v], lanes);
+  }
+}
+
+// Channels [0, channels) of pixel (y, x) of the result. source: the image; weight: (taps, s.groups); bias: a number per
+// channel, or null.
+template <class T, class Out>
+void depthwise_pixel(const ConvolutionShape& s, const MapLayout& from, const DepthwiseAxes& axes, int64_t y, int64_t x,
+                     int64_t channels, const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out) {
+  constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
+  for (int64_t c = 0; c < channels; c += 4 * kLanes) {
+    const int64_t left = min_of(channels - c, 4 * kLanes), vectors = ceil_div(left, kLanes);
+    const int64_t lanes = left - (vectors - 1) * kLanes;
+    const auto part = [&](auto count) {
+      depthwise_channels<count()>(s, from, axes, y, x, source + c, weight + c, bias ? bias + c : nullptr, out + c,
+                                  lanes);
+    };
+    if (vectors == 4) part(std::integral_constant<int, 4>());
+    else if (vectors == 3) part(std::integral_constant<int, 3>());
+    else if (vectors == 2) part(std::integral_constant<int, 2>());
+    else part(std::integral_constant<int, 1>());
+  }
+}
+
+// The weights of channels [first, first + lanes): all taps of a pixel while it is at hand. sums: taps vectors.
+template <class T>
+void depthwise_product(const ConvolutionShape& s, const DepthwiseAxes& axes, int64_t first, int64_t lanes,
+                       const T* small, const T* large, T* weight, std::vector<Accum<T>>& sums) {
+  using A = Accum<T>;
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const MapLayout of_small = small_layout(s), of_large = large_layout(s);
+  const auto at = [&](const T* p) { return lanes == kLanes ? load_vector(p) : load_vector(p, lanes); };
+  sums.assign(size_t(s.taps() * kLanes), A(0));
+  for (int64_t k = 0; k < s.batch * s.small_h; ++k)
+    for (int64_t x = 0; x < s.small_w; ++x) {
+      const Vec<A> here = at(small + k * of_small.row + x * of_small.column + first);
+      const int64_t y = k % s.small_h;
+      for (const AxisTaps::Tap* row = axes.rows.first(y); row != axes.rows.last(y); ++row) {
+        const T* from = large + k / s.small_h * of_large.image + row->source * of_large.row + first;
+        const AxisTaps::Tap* const end = axes.columns.last(x);
+        for (const AxisTaps::Tap* column = axes.columns.first(x); column != end; ++column) {
+          A* sum = sums.data() + (row->tap * s.kernel_x + column->tap) * kLanes;
+          store_vector(sum, multiply_add(here, at(from + column->source * of_large.column), load_vector(sum)));
+        }
+      }
+    }
+  for (int64_t c = 0; c < lanes; ++c)
+    for (int64_t i = 0; i < s.taps(); ++i) weight[(first + c) * s.taps() + i] = from_accum<T>(sums[i * kLanes + c]);
+}
+
+template <class A>
+std::vector<A> by_tap(const ConvolutionShape& s, const A* weight) {  // (taps, channels) from (channels, taps)
+  std::vector<A> to(static_cast<size_t>(s.weights()));
+  for (int64_t i = 0; i < s.weights(); ++i) to[i % s.taps() * s.groups + i / s.taps()] = weight[i];
+  return to;
+}
+
+}  // namespace
+}  // namespace fastvision

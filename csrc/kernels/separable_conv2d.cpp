@@ -1,0 +1,245 @@
+// For a tile of pixels and some channels at a time the depthwise result is written to a buffer in the cache, and
+// multiplied by the pointwise weights from there; the sums of the tile stay in the cache too. A block of running sums
+// is in registers: rows with scalars times columns with vectors. In channels_last pixels are the rows and channels of
+// the result the columns, otherwise the other way round, so that both the depthwise stage and the result have lanes
+// that are neighbours in memory.
+#include "separable_conv2d.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "depthwise.h"
+#include "simd.h"
+
+namespace fastvision {
+namespace {
+
+constexpr int64_t kTile = 128, kDepth = 128;  // pixels, and channels at a time
+constexpr int kRows = 6, kColumns = kVectorBytes == 64 ? 4 : 2;
+template <class A>
+constexpr int64_t kPanel = kColumns * Vec<A>::kLanes;  // columns
+
+// sums[i][j] += sum over k of a[i * a_stride + k] * b[k * kPanel + j] for i < rows and all j of a panel.
+template <class A>
+void multiply_block(int64_t rows, int64_t depth, const A* a, int64_t a_stride, const A* b, A* sums, int64_t stride) {
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const A* row[kRows];
+  Vec<A> sum[kRows][kColumns];
+  for (int i = 0; i < kRows; ++i) {
+    const int64_t r = min_of(int64_t(i), rows - 1);
+    row[i] = a + r * a_stride;
+    for (int j = 0; j < kColumns; ++j) sum[i][j] = load_vector(sums + r * stride + j * kLanes);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec<A> column[kColumns];
+    for (int j = 0; j < kColumns; ++j) column[j] = load_vector(b + k * kPanel<A> + j * kLanes);
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<A> scalar(row[i][k]);
+      for (int j = 0; j < kColumns; ++j) sum[i][j] = multiply_add(scalar, column[j], sum[i][j]);
+    }
+  }
+  for (int i = 0; i < min_of(int64_t(kRows), rows); ++i)
+    for (int j = 0; j < kColumns; ++j) store_vector(sums + i * stride + j * kLanes, sum[i][j]);
+}
+
+// Pixels [first, first + kTile) of a plane, vector by vector: which taps meet them. The same for all channels.
+template <class A>
+struct PlaneTaps {
+  struct Entry {
+    int64_t index, tap;  // index of the first lane's source pixel
+    bool whole;          // all lanes meet the map
+    MaskOf<A, FV_ISA> lanes;
+  };
+  std::vector<Entry> entries;
+  int64_t begin[kTile / Vec<A>::kLanes + 1];
+
+  PlaneTaps(const ConvolutionShape& s, int64_t first, int64_t pixels) {
+    constexpr int64_t kLanes = Vec<A>::kLanes;
+    begin[0] = 0;
+    for (int64_t v = 0; v * kLanes < kTile; ++v) {
+      for (int64_t tap = 0; tap < s.taps(); ++tap) {
+        const int64_t down = tap / s.kernel_x * s.dilation_y - s.padding_y;
+        const int64_t right = tap % s.kernel_x * s.dilation_x - s.padding_x;
+        Entry e{0, tap, true, {}};
+        bool any = false;
+        int64_t start = 0;
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const int64_t pixel = first + v * kLanes + i;
+          const int64_t y = pixel / s.small_w + down, x = pixel % s.small_w + right;
+          const bool inside = v * kLanes + i < pixels && y >= 0 && y < s.large_h && x >= 0 && x < s.large_w;
+          e.lanes.raw[i] = inside ? -1 : 0;
+          e.whole &= inside;
+          any |= inside;
+          if (i == 0) start = y * s.large_w + x;
+          // Where rows of the result and of the source differ in length, lanes are neighbours only within a row.
+          else if (inside && y * s.large_w + x != start + i) split_ = true;
+        }
+        e.index = start;
+        if (any) entries.push_back(e);
+      }
+      begin[v + 1] = int64_t(entries.size());
+    }
+  }
+  bool split() const { return split_; }
+
+ private:
+  bool split_ = false;
+};
+
+// A channel of the depthwise result for a tile of a plane.
+template <class T>
+void depthwise_plane(const SeparableShape& s, const PlaneTaps<Accum<T>>& taps, int64_t first, int64_t pixels,
+                     const T* plane, const Accum<T>* weight, Accum<T> bias, Accum<T>* to, int64_t panel_stride) {
+  using A = Accum<T>;
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const ConvolutionShape& d = s.depthwise;
+  const int64_t size = d.large_h * d.large_w;
+  for (int64_t v = 0; v * kLanes < pixels; ++v) {
+    Vec<A> sum(bias);
+    for (int64_t i = taps.begin[v]; i < taps.begin[v + 1]; ++i) {
+      const auto& e = taps.entries[size_t(i)];
+      Vec<A> x;
+      if (!taps.split() && e.index >= 0 && e.index + kLanes <= size) {
+        x = load_vector(plane + e.index);
+      } else {
+        A lanes[kLanes] = {};
+        for (int64_t k = 0; k < kLanes; ++k) {
+          if (!e.lanes[int(k)]) continue;
+          const int64_t pixel = first + v * kLanes + k;
+          const int64_t y = pixel / d.small_w + e.tap / d.kernel_x * d.dilation_y - d.padding_y;
+          const int64_t column = pixel % d.small_w + e.tap % d.kernel_x * d.dilation_x - d.padding_x;
+          lanes[k] = to_accum(plane[y * d.large_w + column]);
+        }
+        x = Vec<A>::load(lanes);
+      }
+      const Vec<A> next = multiply_add(x, Vec<A>(weight[e.tap]), sum);
+      sum = e.whole ? next : select(e.lanes, next, sum);
+    }
+    if (s.depthwise_relu) sum = relu_of(sum);
+    const int64_t column = v * kLanes;
+    store_vector(to + column / kPanel<A> * panel_stride + column % kPanel<A>, sum);
+  }
+}
+
+// The factors of all tiles, in the type of the sums.
+template <class T>
+struct Prepared {
+  Factors<T> depthwise, depthwise_bias, pointwise;
+  const Accum<T>* bias;
+  std::vector<Accum<T>> by_tap;  // channels_last: depthwise weights (taps, channels)
+  std::vector<Accum<T>> panels;  // channels_last: pointwise weights (panel of out channels, channel, kPanel)
+
+  Prepared(const SeparableShape& s, const SeparableFactors<T>& f)
+      : depthwise(f.depthwise_weight, s.depthwise.weights()),
+        depthwise_bias(f.depthwise_bias, f.depthwise_bias ? s.channels() : 0),
+        pointwise(f.pointwise_weight, s.out_channels * s.channels()),
+        bias(f.depthwise_bias ? depthwise_bias.at : nullptr) {
+    using A = Accum<T>;
+    if (!s.depthwise.channels_last) return;
+    by_tap = fastvision::by_tap(s.depthwise, depthwise.at);
+    const int64_t count = ceil_div(s.out_channels, kPanel<A>);
+    panels.resize(size_t(count * s.channels() * kPanel<A>));
+    for (int64_t p = 0; p < count; ++p)
+      transpose(pointwise.at + p * kPanel<A> * s.channels(), s.channels(),
+                min_of(kPanel<A>, s.out_channels - p * kPanel<A>), s.channels(),
+                panels.data() + p * s.channels() * kPanel<A>, kPanel<A>);
+  }
+};
+
+// scratch: the depthwise buffer, then the sums.
+template <class T>
+void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t first, int64_t pixels, const T* image,
+                const SeparableFactors<T>& f, const Prepared<T>& prepared, T* out, std::vector<Accum<T>>& scratch) {
+  using A = Accum<T>;
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const int64_t channels = s.channels(), width = ceil_div(s.out_channels, kPanel<A>) * kPanel<A>;
+  scratch.assign(size_t(kTile * (kDepth + width)), A(0));
+  A *const buffer = scratch.data(), *const sums = buffer + kTile * kDepth;
+  const MapLayout from = large_layout(s.depthwise);
+  for (int64_t c = 0; c < channels; c += kDepth) {
+    const int64_t depth = min_of(kDepth, channels - c);
+    for (int64_t i = 0; i < pixels; ++i) {
+      A* to = buffer + i * kDepth;
+      depthwise_pixel(s.depthwise, from, axes, (first + i) / s.depthwise.small_w, (first + i) % s.depthwise.small_w,
+                      depth, image + c, prepared.by_tap.data() + c, prepared.bias ? prepared.bias + c : nullptr, to);
+      if (s.depthwise_relu)
+        for (int64_t k = 0; k < depth; ++k) to[k] = relu_of(to[k]);
+    }
+    for (int64_t j = 0; j < width; j += kPanel<A>)
+      for (int64_t i = 0; i < pixels; i += kRows)
+        multiply_block(min_of(int64_t(kRows), pixels - i), depth, buffer + i * kDepth, kDepth,
+                       prepared.panels.data() + j * channels + c * kPanel<A>, sums + i * width + j, width);
+  }
+  for (int64_t i = 0; i < pixels; ++i) {
+    T* to = out + (first + i) * s.out_channels;
+    for (int64_t o = 0; o < s.out_channels; o += kLanes) {
+      const int64_t n = min_of(kLanes, s.out_channels - o);
+      const auto at = [&](const T* p) { return n == kLanes ? load_vector(p + o) : load_vector(p + o, n); };
+      Vec<A> v = load_vector(sums + i * width + o);
+      if (f.pointwise_bias) v = v + at(f.pointwise_bias);
+      if (f.scale) v = v * at(f.scale) + at(f.shift);
+      if (s.relu) v = relu_of(v);
+      if (n == kLanes) store_vector(to + o, v);
+      else store_vector(to + o, v, n);
+    }
+  }
+}
+template <class T>
+void plane_tile(const SeparableShape& s, int64_t first, int64_t pixels, const T* image, const SeparableFactors<T>& f,
+                const Prepared<T>& prepared, T* out, std::vector<Accum<T>>& scratch) {
+  using A = Accum<T>;
+  constexpr int64_t kLanes = Vec<A>::kLanes;
+  const int64_t channels = s.channels(), plane = s.depthwise.large_h * s.depthwise.large_w;
+  scratch.assign(size_t(kTile * (kDepth + s.out_channels)), A(0));
+  A *const buffer = scratch.data(), *const sums = buffer + kTile * kDepth;
+  const PlaneTaps<A> taps(s.depthwise, first, pixels);
+  for (int64_t c = 0; c < channels; c += kDepth) {
+    const int64_t depth = min_of(kDepth, channels - c);
+    for (int64_t k = 0; k < depth; ++k)
+      depthwise_plane(s, taps, first, pixels, image + (c + k) * plane,
+                      prepared.depthwise.at + (c + k) * s.depthwise.taps(), prepared.bias ? prepared.bias[c + k] : A(0),
+                      buffer + k * kPanel<A>, kDepth * kPanel<A>);
+    for (int64_t o = 0; o < s.out_channels; o += kRows)
+      for (int64_t j = 0; j < pixels; j += kPanel<A>)
+        multiply_block(min_of(int64_t(kRows), s.out_channels - o), depth, prepared.pointwise.at + o * channels + c,
+                       channels, buffer + j * kDepth, sums + o * kTile + j, kTile);
+  }
+  for (int64_t o = 0; o < s.out_channels; ++o)
+    for (int64_t j = 0; j < pixels; j += kLanes) {
+      Vec<A> v = load_vector(sums + o * kTile + j);
+      if (f.pointwise_bias) v = v + Vec<A>(to_accum(f.pointwise_bias[o]));
+      if (f.scale) v = v * Vec<A>(to_accum(f.scale[o])) + Vec<A>(to_accum(f.shift[o]));
+      if (s.relu) v = relu_of(v);
+      T* to = out + o * s.pixels() + first + j;
+      if (j + kLanes <= pixels) store_vector(to, v);
+      else store_vector(to, v, pixels - j);
+    }
+}
+
+}  // namespace
+
+template <class T, class Isa>
+void separable_conv2d(const SeparableShape& s, const T* input, const SeparableFactors<T>& f, T* out,
+                      const Cpu<Isa>& exec) {
+  const Prepared<T> prepared(s, f);
+  const DepthwiseAxes axes = s.depthwise.channels_last ? gathered_axes(s.depthwise) : DepthwiseAxes{};
+  const int64_t tiles = ceil_div(s.pixels(), kTile);
+  exec(s.depthwise.batch * tiles, 1 + 65536 / (kTile * s.channels() * s.out_channels + 1),
+       [&](int64_t begin, int64_t end) {
+         std::vector<Accum<T>> scratch;
+         for (int64_t k = begin; k < end; ++k) {
+           const int64_t n = k / tiles, first = k % tiles * kTile, pixels = min_of(kTile, s.pixels() - first);
+           const T* image = input + n * large_layout(s.depthwise).image;
+           T* to = out + n * s.out_channels * s.pixels();
+           if (s.depthwise.channels_last) pixel_tile(s, axes, first, pixels, image, f, prepared, to, scratch);
+           else plane_tile(s, first, pixels, image, f, prepared, to, scratch);
+         }
+       });
+}
+
+#define INSTANTIATE(T) \
+  template void separable_conv2d(const SeparableShape&, const T*, const SeparableFactors<T>&, T*, const CpuExec&);
+FV_ALL_FLOATS(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace fastvision

@@ -1,0 +1,53 @@
+"""Where ``algorithm="auto"`` of the convolutions takes the own kernels: by shapes alone, from measured tables.
+
+The tables, and the command that measures them again: docs/kernels/dispatch.md.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ._regions import is_channels_last
+
+# gather: convolution, and the gradient of transposed convolution by its input. scatter: transposed convolution, and the
+# gradient of convolution by its input. product: the gradient of both by their weight.
+Map = Literal["gather", "scatter", "product"]
+
+
+def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
+    """``geometry``: stride, padding and dilation, two numbers each. ``input``: of the forward pass."""
+    kernel, stride, dilation = weight.shape[2:], min(geometry[:2]), min(geometry[4:])
+    depthwise = groups == weight.shape[0] and weight.shape[1] == 1
+    if input.device.type == "cuda":
+        return depthwise and (which == "scatter" or max(geometry[4:]) > 1)
+    if has_empty_windows(weight, geometry):
+        return True  # torch 2.13 may crash
+    channels_last, wide = is_channels_last(input), input.dtype in (torch.float32, torch.float64)
+    if not depthwise:
+        doubles = list(kernel) == [2, 2] and list(geometry) == [2, 2, 0, 0, 1, 1]
+        return which == "scatter" and doubles and wide and not channels_last and weight.shape[1] <= 128
+    if dilation > 1:
+        return dilation >= 8 or which != "gather"
+    if stride == 1 or min(kernel) < 2 * stride - stride % 2:  # smaller than for bilinear upsampling
+        return False
+    if which == "gather":
+        return stride >= (8 if wide else 16) and not channels_last
+    return not (which == "scatter" and channels_last and wide)
+
+
+def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
+    """Whether the own kernel is worth it for the sake of a gradient: torch's result has torch's gradients."""
+    if groups != weight.shape[0] or weight.shape[1] != 1 or not torch.is_grad_enabled():
+        return False
+    by_input: Map = "scatter" if which == "gather" else "gather"
+    problem = (input, weight, geometry, groups)
+    return (input.requires_grad and own_is_faster(by_input, *problem)) or (
+        weight.requires_grad and own_is_faster("product", *problem)
+    )
+
+
+def has_empty_windows(weight: Tensor, geometry: Sequence[int]) -> bool:
+    """Whether windows may lie in the padding with all their taps."""
+    return any(geometry[2 + k] > geometry[4 + k] * (weight.shape[2 + k] - 1) for k in (0, 1))
