@@ -1,6 +1,7 @@
 """Modules: blocks that several model families share, and the module forms of the ops."""
 
 from .convolutions import Conv2d, ConvTranspose2d
+from .deform_conv import DeformConv2d
 from .feature_pyramid import FeaturePyramidNetwork
 from .frozen_batch_norm import FrozenBatchNorm2d
 from .image_batcher import ImageBatch, ImageBatcher
@@ -10,6 +11,7 @@ from .roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, Ro
 __all__ = [
     "Conv2d",
     "ConvTranspose2d",
+    "DeformConv2d",
     "DiceLoss",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",
