@@ -1,7 +1,7 @@
 // Samples of 96 pixels by 256 channels at a time are made for one tap and multiplied with the weights of that tap while
-// they are in the cache: sums of 6 pixels by 4 vectors of channels of the result stay in registers. Where to read and how
-// much of each corner is worked out once per pixel, tap and group of offsets. Gradient by the input: a thread owns 64
-// channels of an image, so that what it adds to a pixel comes in one order; sums over channels for the gradients by
+// they are in the cache: sums of 6 pixels by 4 vectors of channels of the result stay in registers. Where to read and
+// how much of each corner is worked out once per pixel, tap and group of offsets. Gradient by the input: a thread owns
+// 64 channels of an image, so that what it adds to a pixel comes in one order; sums over channels for the gradients by
 // offsets and mask are kept by slice of channels and added up at the end. Gradient by the weight: a thread owns 64
 // channels of a tap.
 #include "deform_conv2d.h"
@@ -154,7 +154,7 @@ struct BackwardWeights {
     });
   }
   A* at(int64_t slice, int64_t tap, int64_t channel) {
-    return packed.data() + ((slice * taps + tap) * kPanels + channel / kPanel<A>) * depth * kPanel<A>;
+    return packed.data() + ((slice * taps + tap) * kPanels + channel / kPanel<A>)*depth * kPanel<A>;
   }
 };
 
@@ -337,7 +337,8 @@ void deform_conv2d_weight_gradient(const DeformShape& s, const T* grad, const T*
             interpolate(corners_of(s, deform_sample(s, offset, group, tap, first + p),
                                    deform_mask(s, mask, group, tap, first + p)),
                         map, s.in_channels, slice.count, columns.data() + p * kSlice);
-          const A* of_grad = widened(grad + (image * s.pixels() + first) * s.out_channels, count * s.out_channels, copy);
+          const A* of_grad =
+              widened(grad + (image * s.pixels() + first) * s.out_channels, count * s.out_channels, copy);
           for (int64_t c = 0; c < slice.count; c += kPanel<A>)
             add_product<A>(rows, min_of(kPanel<A>, slice.count - c), count,
                            {of_grad + slice.group * rows, 1, s.out_channels}, columns.data() + c, kSlice,
@@ -353,13 +354,12 @@ void deform_conv2d_weight_gradient(const DeformShape& s, const T* grad, const T*
   });
 }
 
-#define INSTANTIATE(T)                                                                                              \
-  template void deform_conv2d(const DeformShape&, const T*, const Accum<T>*, const Accum<T>*, const T*, const T*,   \
-                              T*, const CpuExec&);                                                                  \
-  template void deform_conv2d_input_gradient(const DeformShape&, const T*, const T*, const Accum<T>*,               \
-                                             const Accum<T>*, const T*, Accum<T>*, T*, Accum<T>*, Accum<T>*,        \
-                                             const CpuExec&);                                                       \
-  template void deform_conv2d_weight_gradient(const DeformShape&, const T*, const T*, const Accum<T>*,              \
+#define INSTANTIATE(T)                                                                                                 \
+  template void deform_conv2d(const DeformShape&, const T*, const Accum<T>*, const Accum<T>*, const T*, const T*, T*,  \
+                              const CpuExec&);                                                                         \
+  template void deform_conv2d_input_gradient(const DeformShape&, const T*, const T*, const Accum<T>*, const Accum<T>*, \
+                                             const T*, Accum<T>*, T*, Accum<T>*, Accum<T>*, const CpuExec&);           \
+  template void deform_conv2d_weight_gradient(const DeformShape&, const T*, const T*, const Accum<T>*,                 \
                                               const Accum<T>*, T*, const CpuExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

@@ -1,12 +1,12 @@
-// Products of 64 x 64 tiles (product_tile.cuh) whose factors are made in shared memory, so that no column buffer exists.
-// Where to read and how much of each corner is worked out once per pixel, tap and group of offsets of a tile; threads side
-// by side read neighbouring channels. Forward: 64 pixels by 64 channels of the result, samples by weights. Gradient by the
-// weight: 64 by 64 weights of a tap over all pixels. Gradient by offsets and mask: the gradient by 64 samples of a tap is
-// a product, whose sums over channels with the four corners are a fixed tree of a warp. Gradient by the input: a block
-// owns 8 x 8 pixels by 64 channels. A first launch writes the box of what each run of 256 samples reads; runs that meet the
-// tile are searched in order for samples that do, and for every 64 found the gradient by them is a product again, which
-// each thread adds to the pixels that it owns, in order. No atomics: deterministic. Bound by arithmetic: a product in the
-// forward, three in the backward.
+// Products of 64 x 64 tiles (product_tile.cuh) whose factors are made in shared memory, so that no column buffer
+// exists. Where to read and how much of each corner is worked out once per pixel, tap and group of offsets of a tile;
+// threads side by side read neighbouring channels. Forward: 64 pixels by 64 channels of the result, samples by weights.
+// Gradient by the weight: 64 by 64 weights of a tap over all pixels. Gradient by offsets and mask: the gradient by 64
+// samples of a tap is a product, whose sums over channels with the four corners are a fixed tree of a warp. Gradient by
+// the input: a block owns 8 x 8 pixels by 64 channels. A first launch writes the box of what each run of 256 samples
+// reads; runs that meet the tile are searched in order for samples that do, and for every 64 found the gradient by them
+// is a product again, which each thread adds to the pixels that it owns, in order. No atomics: deterministic. Bound by
+// arithmetic: a product in the forward, three in the backward.
 #include "cuda.cuh"
 #include "deform_conv2d.h"
 #include "product_tile.cuh"
@@ -16,6 +16,10 @@ namespace {
 
 constexpr int kTile = kProductTile, kSide = 8;
 static_assert(kDeformSlice == kTile && kDeformRun == kThreads && kSide * kSide == kTile);
+
+// Blocks of a multiprocessor: without a number ptxas spills to make room for more.
+template <class T>
+constexpr int kBlocks = sizeof(T) == 8 ? 1 : 2;
 
 template <class T>
 struct TileOf {
@@ -53,10 +57,10 @@ struct Corners {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
     forward_kernel(DeformShape s, ChannelSlices slices, const T* __restrict__ input,
-                   const Accum<T>* __restrict__ offset, const Accum<T>* __restrict__ mask,
-                   const T* __restrict__ weight, const T* __restrict__ bias, T* __restrict__ out) {
+                   const Accum<T>* __restrict__ offset, const Accum<T>* __restrict__ mask, const T* __restrict__ weight,
+                   const T* __restrict__ bias, T* __restrict__ out) {
   using A = Accum<T>;
   constexpr int kDepth = kProductDepth<T>;
   FV_SHARED(stage, ProductStage<T>);
@@ -79,14 +83,14 @@ __global__ void __launch_bounds__(kThreads)
           __syncthreads();
         }
         const T* from = input + image * s.in_pixels() * s.in_channels + slice.first;
-        const T* factors = weight + ((group * s.group_out()) * s.group_in() + slice.first % s.group_in()) * s.taps() + tap;
+        const T* factors =
+            weight + ((group * s.group_out()) * s.group_in() + slice.first % s.group_in()) * s.taps() + tap;
         for (int k = threadIdx.x; k < kTile * kDepth; k += kThreads) {
           const int row = k / kDepth, c = k % kDepth;
           const int64_t d = panel * kTile + row;
           const bool counts = c < slice.count;
-          stage.x[row][c] = counts && first + row < s.pixels()
-                                ? from_accum<T>(corners.value(row, from + c, s.in_channels))
-                                : T{};
+          stage.x[row][c] =
+              counts && first + row < s.pixels() ? from_accum<T>(corners.value(row, from + c, s.in_channels)) : T{};
           stage.y[row][c] = counts && d < s.group_out() ? factors[(d * s.group_in() + c) * s.taps()] : T{};
         }
         __syncthreads();
@@ -105,7 +109,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
     weight_kernel(DeformShape s, ChannelSlices slices, const T* __restrict__ grad, const T* __restrict__ input,
                   const Accum<T>* __restrict__ offset, const Accum<T>* __restrict__ mask, T* __restrict__ by_weight) {
   using A = Accum<T>;
@@ -168,9 +172,8 @@ __device__ void multiply_samples(const DeformShape& s, const ChannelSlice& slice
   for (int64_t first = 0; first < s.group_out(); first += kDepth) {
     for (int k = threadIdx.x; k < kTile * kDepth; k += kThreads) {
       const int row = k / kDepth, d = k % kDepth, c = k % kTile, depth = k / kTile;
-      samples.stage.x[row][d] = row < count && first + d < s.group_out()
-                                    ? rows[pixel_of(row) * s.out_channels + first + d]
-                                    : T{};
+      samples.stage.x[row][d] =
+          row < count && first + d < s.group_out() ? rows[pixel_of(row) * s.out_channels + first + d] : T{};
       samples.stage.y[c][depth] = c < slice.count && first + depth < s.group_out()
                                       ? factors[((first + depth) * s.group_in() + c) * s.taps()]
                                       : T{};
@@ -184,10 +187,10 @@ __device__ void multiply_samples(const DeformShape& s, const ChannelSlice& slice
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
     offset_kernel(DeformShape s, ChannelSlices slices, const T* __restrict__ grad, const T* __restrict__ input,
-                  const Accum<T>* __restrict__ offset, const Accum<T>* __restrict__ mask,
-                  const T* __restrict__ weight, Accum<T>* __restrict__ by_offset, Accum<T>* __restrict__ by_mask) {
+                  const Accum<T>* __restrict__ offset, const Accum<T>* __restrict__ mask, const T* __restrict__ weight,
+                  Accum<T>* __restrict__ by_offset, Accum<T>* __restrict__ by_mask) {
   using A = Accum<T>;
   FV_SHARED(samples, SampleGradients<T>);
   FV_SHARED(places, int64_t[4][kTile]);
@@ -276,7 +279,7 @@ struct InputGradientShared {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
     input_kernel(DeformShape s, ChannelSlices slices, const T* __restrict__ grad, const Accum<T>* __restrict__ offset,
                  const Accum<T>* __restrict__ mask, const T* __restrict__ weight, const Accum<T>* __restrict__ boxes,
                  T* __restrict__ by_input) {
@@ -290,6 +293,7 @@ __global__ void __launch_bounds__(kThreads)
     const ChannelSlice slice = slices.at(s, block / tiles_x / tiles_y % slices.count);
     const int64_t group = image * s.offset_groups + slice.offset_group;
     for (int k = threadIdx.x; k < kTile * kTile; k += kThreads) shared->sums[k / kTile][k % kTile] = A(0);
+    __syncthreads();
 
     const auto add = [&](int64_t tap, int count) {
       if (int(threadIdx.x) < count) {
@@ -298,7 +302,8 @@ __global__ void __launch_bounds__(kThreads)
         const A factor = deform_mask(s, mask, group, tap, pixel);
         for (int i = 0; i < 4; ++i) {
           const int64_t y = sample.y + i / 2 - tile_y, x = sample.x + i % 2 - tile_x;
-          const bool counts = sample.weight(i) != A(0) && sample.has(s, i) && y >= 0 && y < kSide && x >= 0 && x < kSide;
+          const bool counts =
+              sample.weight(i) != A(0) && sample.has(s, i) && y >= 0 && y < kSide && x >= 0 && x < kSide;
           shared->place[i][threadIdx.x] = counts ? int(y * kSide + x) : -1;
           shared->weight[i][threadIdx.x] = factor * sample.weight(i);
         }
@@ -310,7 +315,8 @@ __global__ void __launch_bounds__(kThreads)
         for (int i = 0; i < 4; ++i) {
           const int place = shared->place[i][k];
           if (place >= 0 && place / (kTile * kTile / kThreads) == quarter)
-            shared->sums[place][c] = multiply_add(shared->weight[i][k], shared->samples.at[k][c], shared->sums[place][c]);
+            shared->sums[place][c] =
+                multiply_add(shared->weight[i][k], shared->samples.at[k][c], shared->sums[place][c]);
         }
       __syncthreads();
     };
@@ -389,13 +395,12 @@ void deform_conv2d_weight_gradient(const DeformShape& s, const T* grad, const T*
     launch(exec, weight_kernel<T>, grid_for(blocks, 1), kThreads, 0, s, slices, grad, input, offset, mask, by_weight);
 }
 
-#define INSTANTIATE(T)                                                                                             \
-  template void deform_conv2d(const DeformShape&, const T*, const Accum<T>*, const Accum<T>*, const T*, const T*,  \
-                              T*, const CudaExec&);                                                                \
-  template void deform_conv2d_input_gradient(const DeformShape&, const T*, const T*, const Accum<T>*,              \
-                                             const Accum<T>*, const T*, Accum<T>*, T*, Accum<T>*, Accum<T>*,       \
-                                             const CudaExec&);                                                     \
-  template void deform_conv2d_weight_gradient(const DeformShape&, const T*, const T*, const Accum<T>*,             \
+#define INSTANTIATE(T)                                                                                                 \
+  template void deform_conv2d(const DeformShape&, const T*, const Accum<T>*, const Accum<T>*, const T*, const T*, T*,  \
+                              const CudaExec&);                                                                        \
+  template void deform_conv2d_input_gradient(const DeformShape&, const T*, const T*, const Accum<T>*, const Accum<T>*, \
+                                             const T*, Accum<T>*, T*, Accum<T>*, Accum<T>*, const CudaExec&);          \
+  template void deform_conv2d_weight_gradient(const DeformShape&, const T*, const T*, const Accum<T>*,                 \
                                               const Accum<T>*, T*, const CudaExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE

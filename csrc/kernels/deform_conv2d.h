@@ -1,5 +1,5 @@
-// Deformable convolution (Dai et al., ICCV 2017; with a mask Zhu et al., CVPR 2019): each tap of the kernel reads the map
-// at its place plus an offset, bilinearly, with zeros around the map.
+// Deformable convolution (Dai et al., ICCV 2017; with a mask Zhu et al., CVPR 2019): each tap of the kernel reads the
+// map at its place plus an offset, bilinearly, with zeros around the map.
 #pragma once
 
 #include "common.h"
@@ -7,8 +7,8 @@
 namespace fastvision {
 
 // Maps that are read are (batch, h, w, channels); the result, or the gradient by the input, is so if channels_last and
-// (batch, channels, h, w) otherwise. offset: (batch, offset groups, taps, 2, out_h, out_w), mask: the same without the 2.
-// weight: (out_channels, in_channels / groups, kernel_y, kernel_x).
+// (batch, channels, h, w) otherwise. offset: (batch, offset groups, taps, 2, out_h, out_w), mask: the same without
+// the 2. weight: (out_channels, in_channels / groups, kernel_y, kernel_x).
 struct DeformShape {
   int64_t batch, in_channels, out_channels, groups, offset_groups;
   int64_t in_h, in_w, out_h, out_w;
@@ -59,9 +59,7 @@ struct DeformSample {
   bool inside;    // otherwise the sample is zero, and so are its gradients
 
   // Corners 0 to 3 are upper left, upper right, lower left and lower right.
-  FV_HD A weight(int corner) const {
-    return (corner / 2 ? down : A(1) - down) * (corner % 2 ? right : A(1) - right);
-  }
+  FV_HD A weight(int corner) const { return (corner / 2 ? down : A(1) - down) * (corner % 2 ? right : A(1) - right); }
   FV_HD bool has(const DeformShape& s, int corner) const {
     const int64_t row = y + corner / 2, column = x + corner % 2;
     return inside && row >= 0 && row < s.in_h && column >= 0 && column < s.in_w;
@@ -93,8 +91,8 @@ FV_HD A deform_mask(const DeformShape& s, const A* mask, int64_t group, int64_t 
   return mask ? mask[(group * s.taps() + tap) * s.pixels() + pixel] : A(1);
 }
 
-// Numbers of scratch for the input gradient. CPU: what each slice of channels adds to the gradients by offsets and mask.
-// CUDA: the box that holds the samples of each run of pixels.
+// Numbers of scratch for the input gradient. CPU: what each slice of channels adds to the gradients by offsets and
+// mask. CUDA: the box that holds the samples of each run of pixels.
 constexpr int64_t kDeformSlice = 64, kDeformRun = 256;
 template <class Isa>
 int64_t deform_scratch(const DeformShape& s, const Cpu<Isa>&) {
@@ -105,9 +103,9 @@ inline int64_t deform_scratch(const DeformShape& s, const CudaExec&) {
 }
 
 // Twins. mask and bias may be null. Offsets, mask and their gradients: in the type of the sums.
-//   forward          out[d] = bias[d] + sum over taps and channels of weight[d][c](tap) mask(tap) input[c](place of tap)
-//   input gradient   by input, offset and mask (null without a mask). scratch: see deform_scratch.
-//   weight gradient  by weight
+//   forward          out[d] = bias[d] + sum over taps and channels of weight[d][c](tap) mask(tap) input[c](place of
+//   tap) input gradient   by input, offset and mask (null without a mask). scratch: see deform_scratch. weight gradient
+//   by weight
 template <class T, class Isa>
 void deform_conv2d(const DeformShape&, const T* input, const Accum<T>* offset, const Accum<T>* mask, const T* weight,
                    const T* bias, T* out, const Cpu<Isa>&);

@@ -19,8 +19,8 @@ constexpr int kDepth = kProductDepth<T>;
 
 // Channels [c0, c0 + 64) of pixels [p0, p0 + kDepth) to shared memory, zeros beyond the channels and beyond `end`.
 template <class T>
-__device__ void load_tile(T (&to)[kTile][kProductRow<T>], const GramShape& s, const T* features, int64_t channels, int64_t c0,
-                          int64_t p0, int64_t end) {
+__device__ void load_tile(T (&to)[kTile][kProductRow<T>], const GramShape& s, const T* features, int64_t channels,
+                          int64_t c0, int64_t p0, int64_t end) {
   constexpr int kPack = 16 / sizeof(T), kPacks = kDepth<T> / kPack;
   if (!s.channels_last && s.pixels % kPack == 0) {
     for (int k = threadIdx.x; k < kTile * kPacks; k += kThreads) {

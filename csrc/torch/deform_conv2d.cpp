@@ -91,8 +91,8 @@ Tensor deform_conv2d(const Tensor& input, const Tensor& offset, const Tensor& we
                ",), got ", shape_of(*bias));
   }
   const Backend backend(input);
-  const Tensor out = check.empty(input, {s.batch, s.out_channels, s.out_h, s.out_w}, input.scalar_type(),
-                                 format_of(s.channels_last));
+  const Tensor out =
+      check.empty(input, {s.batch, s.out_channels, s.out_h, s.out_w}, input.scalar_type(), format_of(s.channels_last));
   if (out.numel() == 0) return out;
   const Tensor x = dense(input, MemoryFormat::ChannelsLast), at = dense(offset), w = dense(weight);
   const std::optional<Tensor> m = dense(mask), b = dense(bias);
@@ -114,11 +114,11 @@ std::tuple<Tensor, Tensor, Tensor> deform_conv2d_input_gradient(const Tensor& gr
   const DeformShape s = shape_of_problem(check, input, offset, weight, mask, geometry);
   check_grad(check, grad, input, s);
   const Backend backend(input);
-  const Tensor by_input = check.empty(input, {s.batch, s.in_channels, s.in_h, s.in_w}, input.scalar_type(),
-                                      format_of(s.channels_last));
+  const Tensor by_input =
+      check.empty(input, {s.batch, s.in_channels, s.in_h, s.in_w}, input.scalar_type(), format_of(s.channels_last));
   const Tensor by_offset = check.empty(offset, {s.batch, offset.size(1), s.out_h, s.out_w});
-  const Tensor by_mask = mask ? check.empty(offset, {s.batch, mask->size(1), s.out_h, s.out_w})
-                              : check.empty(offset, {0});
+  const Tensor by_mask =
+      mask ? check.empty(offset, {s.batch, mask->size(1), s.out_h, s.out_w}) : check.empty(offset, {0});
   if (by_input.numel() == 0) {
     if (by_offset.numel() > 0) torch::stable::zero_(const_cast<Tensor&>(by_offset));
     if (by_mask.numel() > 0) torch::stable::zero_(const_cast<Tensor&>(by_mask));
@@ -132,10 +132,9 @@ std::tuple<Tensor, Tensor, Tensor> deform_conv2d_input_gradient(const Tensor& gr
     using A = Accum<T>;
     backend.run([&](const auto& exec) {
       const Tensor scratch = check.empty(offset, {deform_scratch(s, exec)});
-      fastvision::deform_conv2d_input_gradient<T>(s, data<T>(g), data<T>(x), data<A>(at), data<A>(m), data<T>(w),
-                                                  mutable_data<A>(scratch), mutable_data<T>(by_input),
-                                                  mutable_data<A>(by_offset),
-                                                  mask ? mutable_data<A>(by_mask) : nullptr, exec);
+      fastvision::deform_conv2d_input_gradient<T>(
+          s, data<T>(g), data<T>(x), data<A>(at), data<A>(m), data<T>(w), mutable_data<A>(scratch),
+          mutable_data<T>(by_input), mutable_data<A>(by_offset), mask ? mutable_data<A>(by_mask) : nullptr, exec);
     });
   });
   return {by_input, by_offset, by_mask};

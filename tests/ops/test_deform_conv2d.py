@@ -114,7 +114,7 @@ def test_gradients(backend, groups):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_zero_offsets_are_a_convolution(backend, format):
-    x, offset, weight, bias, mask = sample(backend, 2, c=70, d=65, groups=5, size=(11, 13), dtype=torch.float32)
+    x, offset, weight, bias, _ = sample(backend, 2, c=70, d=65, groups=5, size=(11, 13), dtype=torch.float32)
     out = call(x.to(memory_format=format), torch.zeros_like(offset), weight, bias)
     assert_close(out, torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1, groups=5), 10)
     assert out.is_contiguous(memory_format=format)
@@ -192,7 +192,7 @@ def test_float32_offsets_beside_16_bit_input(backend, dtype):
 
 
 def test_module(backend):
-    x, offset, weight, bias, mask = sample(backend, 8, dtype=torch.float32)
+    x, offset, _, _, mask = sample(backend, 8, dtype=torch.float32)
     module = nn.DeformConv2d(4, 6, 3, padding=1, groups=2).to(x.device)
     expected = ops.deform_conv2d(x, offset, module.weight, module.bias, padding=1, mask=mask)
     assert torch.equal(module(x, offset, mask), expected)

@@ -50,10 +50,24 @@ def _with_channels(function: Callable[..., Tensor]) -> Callable[..., tuple[Tenso
     return pooled
 
 
-def _deform_conv2d(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor, bias: Tensor, *numbers: int) -> Tensor:
-    # The numbers of groups before use_mask are what the shapes say.
-    used = mask if numbers[-1] else None
-    return ops.deform_conv2d(input, offset, weight, bias, numbers[:2], numbers[2:4], numbers[4:6], used)
+def _deform_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,  # the shapes say how many there are of both kinds
+    offset_groups: int,
+    use_mask: bool,
+) -> Tensor:
+    geometry = (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w)
+    return ops.deform_conv2d(input, offset, weight, bias, *geometry, mask if use_mask else None)
 
 
 _ROI = "(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"

@@ -31,22 +31,23 @@ def deform_conv2d(
 
     Args:
         input: ``(N, C, H, W)``, NCHW or channels_last; float16, bfloat16, float32 or float64.
-        offset: ``(N, 2 * G * kernel height * kernel width, H', W')``: how far each tap of each output pixel is moved, in
-            pixels; y, then x, by tap, by offset group. Of the dtype of ``input``, or float32 beside 16-bit input. Each
-            of the G offset groups is for ``C / G`` channels.
+        offset: ``(N, 2 * G * kernel height * kernel width, H', W')``: how far each tap of each output pixel is moved,
+            in pixels; y, then x, by tap, by offset group. Of the dtype of ``input``, or float32 beside 16-bit input.
+            Each of the G offset groups is for ``C / G`` channels.
         weight: ``(D, C / groups, kernel height, kernel width)`` of the dtype of ``input``.
         bias: ``(D,)``, added to every pixel.
         stride, padding, dilation: Pixels, one int or (vertical, horizontal).
-        mask: ``(N, G * kernel height * kernel width, H', W')`` to multiply the samples with, of the dtype of ``offset``.
+        mask: ``(N, G * kernel height * kernel width, H', W')`` to multiply the samples with, in a dtype that ``offset``
+            may have.
 
     Returns:
         ``(N, D, H', W')`` in the dtype and memory format of ``input``, with
         ``H' = (H + 2 * padding - dilation * (kernel height - 1) - 1) // stride + 1``.
 
     Samples are bilinear, with zeros around the map; a sample whose place is not finite is zero. NaN and infinity in
-    ``input`` reach the outputs that depend on them. Differentiable, deterministic forward and backward, without a column
-    buffer and without atomics. 16-bit problems are added up in float32, and their offsets keep float32. In an autocast
-    region ``weight`` and ``bias`` are cast to the dtype of ``input``.
+    ``input`` reach the outputs that depend on them. Differentiable once; deterministic forward and backward, without a
+    column buffer and without atomics. 16-bit problems are added up in float32, and their offsets keep float32. In an
+    autocast region ``weight`` and ``bias`` are cast to the dtype of ``input``.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -113,8 +114,8 @@ def _check(
     if mask is not None:
         _check_map(op, "mask", input, mask, taps, (out_h, out_w))
         fits = mask.shape[1] == offset_groups * taps
-        wanted = (n, offset_groups * taps, out_h, out_w)
-        _lib.check(fits, op, ": mask: expected shape ", wanted, ", got ", tuple(mask.shape))
+        shape = (n, offset_groups * taps, out_h, out_w)
+        _lib.check(fits, op, ": mask: expected shape ", shape, ", got ", tuple(mask.shape))
     return n, d, out_h, out_w
 
 
@@ -228,5 +229,6 @@ def deform_conv2d_reference(
         factors = torch.where(inside, mask.reshape(y.shape), 0)
         samples = samples * factors[:, :, None]
     columns = samples.reshape(n, groups, per_group * taps, out_h * out_w)
-    out = (weight.reshape(groups, d // groups, per_group * taps) @ columns).view(n, d, out_h, out_w)
+    out: Tensor = weight.reshape(groups, d // groups, per_group * taps) @ columns
+    out = out.view(n, d, out_h, out_w)
     return out if bias is None else out + bias[:, None, None]
