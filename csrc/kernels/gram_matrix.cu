@@ -5,28 +5,22 @@
 // deterministic, equal to its transpose bit for bit. Bound by reading the features once for up to 64 channels; above
 // that each row of tiles reads them again, mostly from L2.
 #include "gram_matrix.h"
-#include "tensor_core.cuh"
+#include "product_tile.cuh"
 
 namespace fastvision {
 namespace {
 
 constexpr int kTile = GramShape::kTile;
+static_assert(kTile == kProductTile);
 template <class T>
-constexpr int kDepth = sizeof(T) == 8 ? 16 : 32;
-
-// Rows of the shared tiles are padded so that the 8 rows of a fragment lie in different banks.
+using Stage = ProductStage<T>;
 template <class T>
-constexpr int kRow = kDepth<T> + (sizeof(T) == 2 ? 8 : 4);
-
-template <class T>
-struct Stage {
-  alignas(16) T x[kTile][kRow<T>], y[kTile][kRow<T>];
-};
+constexpr int kDepth = kProductDepth<T>;
 
 // Channels [c0, c0 + 64) of pixels [p0, p0 + kDepth) to shared memory, zeros beyond the channels and beyond `end`.
 template <class T>
-__device__ void load_tile(T (&to)[kTile][kRow<T>], const GramShape& s, const T* features, int64_t channels, int64_t c0,
-                          int64_t p0, int64_t end) {
+__device__ void load_tile(T (&to)[kTile][kProductRow<T>], const GramShape& s, const T* features, int64_t channels,
+                          int64_t c0, int64_t p0, int64_t end) {
   constexpr int kPack = 16 / sizeof(T), kPacks = kDepth<T> / kPack;
   if (!s.channels_last && s.pixels % kPack == 0) {
     for (int k = threadIdx.x; k < kTile * kPacks; k += kThreads) {
@@ -43,79 +37,6 @@ __device__ void load_tile(T (&to)[kTile][kRow<T>], const GramShape& s, const T* 
     to[c][p] = inside ? features[place] : T{};
   }
 }
-
-// What one warp or thread adds up, and where in the tile its results are.
-template <class T>
-struct TensorCoreTile {
-  float sum[4][4] = {};  // 16 x 8 results each: rows warp % 4 * 16, columns warp / 4 * 32 + 8 k
-
-  __device__ void add(const Stage<T>& stage) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int row = warp % 4 * 16, column = warp / 4 * 32;
-    if constexpr (sizeof(T) == 2) {
-      FV_UNROLL
-      for (int k = 0; k < kDepth<T>; k += 16) {
-        uint32_t a[4];
-        ldmatrix_x4(a, &stage.x[row + lane % 16][k + lane / 16 * 8]);
-        FV_UNROLL
-        for (int n = 0; n < 4; n += 2) {
-          uint32_t b[4];  // matrices: columns 0..7 at k and k + 8, columns 8..15 at k and k + 8
-          ldmatrix_x4(b, &stage.y[column + n * 8 + lane % 8 + lane / 16 * 8][k + lane / 8 % 2 * 8]);
-          const uint32_t first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
-          mma_m16n8k16<T>(sum[n], a, first, sum[n]);
-          mma_m16n8k16<T>(sum[n + 1], a, second, sum[n + 1]);
-        }
-      }
-    } else {
-      const int group = lane / 4, member = lane % 4;
-      FV_UNROLL
-      for (int k = 0; k < kDepth<T>; k += 8) {
-        uint32_t a[4];
-        FV_UNROLL
-        for (int i = 0; i < 4; ++i) a[i] = to_tf32(stage.x[row + group + i % 2 * 8][k + member + i / 2 * 4]);
-        FV_UNROLL
-        for (int n = 0; n < 4; ++n) {
-          const uint32_t b[2] = {to_tf32(stage.y[column + n * 8 + group][k + member]),
-                                 to_tf32(stage.y[column + n * 8 + group][k + member + 4])};
-          mma_m16n8k8_tf32(sum[n], a, b, sum[n]);
-        }
-      }
-    }
-  }
-  template <class F>
-  __device__ void each(F&& f) const {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    FV_UNROLL
-    for (int n = 0; n < 4; ++n) FV_UNROLL
-    for (int i = 0; i < 4; ++i)
-      f(warp % 4 * 16 + lane / 4 + i / 2 * 8, warp / 4 * 32 + n * 8 + lane % 4 * 2 + i % 2, sum[n][i]);
-  }
-};
-
-template <class T>
-struct PlainTile {
-  Accum<T> sum[4][4] = {};  // rows threadIdx.x / 16 + 16 i, columns threadIdx.x % 16 + 16 j
-
-  __device__ void add(const Stage<T>& stage) {
-    for (int k = 0; k < kDepth<T>; ++k) {
-      Accum<T> a[4], b[4];
-      FV_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        a[i] = to_accum(stage.x[threadIdx.x / 16 + 16 * i][k]);
-        b[i] = to_accum(stage.y[threadIdx.x % 16 + 16 * i][k]);
-      }
-      FV_UNROLL
-      for (int i = 0; i < 4; ++i) FV_UNROLL
-      for (int j = 0; j < 4; ++j) sum[i][j] = multiply_add(a[i], b[j], sum[i][j]);
-    }
-  }
-  template <class F>
-  __device__ void each(F&& f) const {
-    FV_UNROLL
-    for (int i = 0; i < 4; ++i) FV_UNROLL
-    for (int j = 0; j < 4; ++j) f(threadIdx.x / 16 + 16 * i, threadIdx.x % 16 + 16 * j, sum[i][j]);
-  }
-};
 
 template <class T, class Tile>
 __global__ void __launch_bounds__(kThreads)

@@ -176,5 +176,17 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       " Tensor? pointwise_bias, Tensor? scale, Tensor? shift, int[] geometry, bool depthwise_relu, bool relu,"
       " SymInt out_h, SymInt out_w) -> Tensor");
 
+  // geometry as of conv2d. offset (N, offset groups * taps * 2, H', W') and mask (without the 2): float32 for 16-bit
+  // input. The gradients are by input, offset and mask, which is empty where there is none.
+  m.def(
+      "deform_conv2d(Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask, int[] geometry) -> "
+      "Tensor");
+  m.def(
+      "deform_conv2d_input_gradient(Tensor grad, Tensor input, Tensor offset, Tensor weight, Tensor? mask,"
+      " int[] geometry) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "deform_conv2d_weight_gradient(Tensor grad, Tensor input, Tensor offset, Tensor weight, Tensor? mask,"
+      " int[] geometry) -> Tensor");
+
   m.def("device_errors(Tensor like) -> Tensor");
 }

@@ -136,3 +136,65 @@ def windows_outside_the_map(b):
         out = [ops.conv2d(x, w, bias, 1, padding, dilation, 2, algorithm=algorithm) for algorithm in ALGORITHMS]
         torch.testing.assert_close(out[0], out[1])
         torch.testing.assert_close(out[2], out[1])
+
+
+def deformable(b, channels=2, taps=9):
+    x, w = X(1, channels, 5, 6).to(b.device), X(3, channels, 3, 3).to(b.device)
+    return x, torch.zeros(1, 2 * taps, 5, 6, device=b.device), w
+
+
+def deformable_numbers(b):
+    x, offset, w = deformable(b)
+    for name, value, text in (("stride", 0, ">= 1"), ("dilation", 0, ">= 1"), ("padding", -1, ">= 0")):
+        with raises(ValueError, "deform_conv2d", name, text, f"got {value}"):
+            ops.deform_conv2d(x, offset, w, **{name: value})
+    for name in ("stride", "padding", "dilation"):
+        with raises(ValueError, "deform_conv2d", name, "2**31"):
+            ops.deform_conv2d(x, offset, w, **{name: 2**62})
+    with raises(TypeError, "stride: expected an int or 2 ints"):
+        ops.deform_conv2d(x, offset, w, stride=1.5)
+
+
+def deformable_shapes(b):
+    x, offset, w = deformable(b)
+    for bad in (offset[:, :, :3], offset[:, :17], offset[:0], offset[0], torch.cat([offset] * 3, 1)):
+        with raises(ValueError, "deform_conv2d", "offset"):
+            ops.deform_conv2d(x, bad, w, padding=1)
+    for bad in (offset, offset[:, :8], offset[:, :9, 1:]):
+        with raises(ValueError, "deform_conv2d", "mask"):
+            ops.deform_conv2d(x, offset, w, padding=1, mask=bad)
+    with raises(ValueError, "deform_conv2d", "input", "at least one pixel"):
+        ops.deform_conv2d(x[:, :, :0], offset, w, padding=1)
+    with raises(RuntimeError, "deform_conv2d_input_gradient", "grad", "(1, 3, 5, 6)", "(1, 3, 2, 2)"):
+        grad = X(1, 3, 2, 2).to(b.device)
+        b.ops.deform_conv2d_input_gradient(grad, x, offset, w, None, [1, 1, 1, 1, 1, 1])
+
+
+def deformable_offsets_to_anywhere(b):
+    x, offset, w = deformable(b)
+    zero = torch.zeros(1, 3, 5, 6, device=b.device)
+    for value in (torch.nan, torch.inf, -torch.inf, 3e38, -3e38, 2.0**31, -(2.0**63)):
+        moved, leaf = (offset + value).requires_grad_(), x.clone().requires_grad_()
+        out = ops.deform_conv2d(leaf, moved, w, padding=1)
+        out.sum().backward()
+        assert torch.equal(out, zero)
+        assert not moved.grad.any()
+        assert not leaf.grad.any()
+
+
+def deformable_without_channels_or_images(b):
+    bias = X(3).to(b.device)
+    _, offset, _ = deformable(b)
+    out = ops.deform_conv2d(X(1, 0, 5, 6).to(b.device), offset, X(3, 0, 3, 3).to(b.device), bias, padding=1)
+    assert torch.equal(out, bias[:, None, None].expand(1, 3, 5, 6))
+    x, offset, w = (t.requires_grad_() for t in deformable(b))
+    out = ops.deform_conv2d(x[:0], offset[:0], w, bias, padding=1)
+    out.sum().backward()
+    assert out.shape == (0, 3, 5, 6)
+    assert not w.grad.any()
+    x, offset, w = (t.requires_grad_() for t in deformable(b))
+    out = ops.deform_conv2d(x, offset, w[:0], padding=1)
+    out.sum().backward()
+    assert out.shape == (1, 0, 5, 6)
+    assert not x.grad.any()
+    assert not offset.grad.any()

@@ -121,7 +121,24 @@ def native_calls():
         ("conv_transpose2d", (last, depthwise, bias, [2, 2, 1, 1, 1, 1], 8, 18, 16, True)),
         ("conv2d_weight_gradient", (x, last, [1, 1, 1, 1, 1, 1], 1, 3, 3)),
         ("conv2d_weight_gradient", (last, last.detach().sin().requires_grad_(), [1, 1, 2, 2, 2, 2], 8, 3, 3)),
+        *_native_deformable(x, last),
         ("device_errors", (torch.empty(0),)),
+    ]
+
+
+def _native_deformable(x, last):
+    geometry = [2, 1, 1, 0, 1, 2]
+    offset, mask = _features(2, 18, 5, 4).requires_grad_(), _features(2, 9, 5, 4).requires_grad_()
+    two, weight = _features(2, 36, 5, 4).requires_grad_(), _features(4, 3, 3, 3).requires_grad_()
+    grouped, grad = _features(6, 4, 3, 3).requires_grad_(), _features(2, 4, 5, 4)
+    bias = _features(6).requires_grad_()
+    plain = (x.detach(), offset.detach(), weight.detach())
+    return [
+        ("deform_conv2d", (x, offset, weight, None, mask, geometry)),
+        ("deform_conv2d", (last, two, grouped, bias, None, geometry)),
+        ("deform_conv2d_input_gradient", (grad, *plain, mask.detach(), geometry)),
+        ("deform_conv2d_input_gradient", (grad, *plain, None, geometry)),
+        ("deform_conv2d_weight_gradient", (grad, *plain, mask.detach(), geometry)),
     ]
 
 
@@ -232,6 +249,11 @@ def public_calls():
             "conv_transpose2d",
             lambda x, w: ops.conv_transpose2d(x, w, stride=2, algorithm="fastvision"),
             (x, _features(3, 2, 3, 2)),
+        ),
+        (
+            "deform_conv2d",
+            lambda x, o, w, m: ops.deform_conv2d(x, o, w, padding=1, mask=m),
+            (x, _features(2, 18, 9, 8), _features(4, 3, 3, 3), _features(2, 9, 9, 8)),
         ),
         (
             "upsample_bilinear_kernel",

@@ -114,6 +114,22 @@ def test_operators_reach_us_in_every_mode(torchvision):
         assert torch.equal(ours, theirs)
 
 
+def test_deformable_convolutions_reach_us(torchvision):
+    module = torchvision.ops.DeformConv2d(2, 3, 3, padding=1)
+    x, offset, mask = torch.rand(1, 2, 5, 6), torch.randn(1, 18, 5, 6), torch.rand(1, 9, 5, 6)
+    scripted = torch.jit.script(module)
+    for arguments in ((x, offset, mask), (x, offset)):
+        expected = module(*arguments)
+        gradient = torch.autograd.grad(expected.square().sum(), module.weight)[0]
+        with interop.accelerate():
+            for run in (module, scripted):
+                out, calls = counted(lambda run=run, arguments=arguments: run(*arguments))
+                assert calls["fastvision::deform_conv2d"] == 1
+                torch.testing.assert_close(out, expected)
+                found = torch.autograd.grad(out.square().sum(), module.weight)[0]
+                torch.testing.assert_close(found, gradient, rtol=1e-4, atol=1e-4)
+
+
 def test_every_common_op_is_replaced(torchvision):
     common = {name for name in ops.__all__ if inspect.isfunction(getattr(torchvision.ops, name, None))}
     common -= {"box_convert"}  # plain PyTorch on both sides

@@ -58,6 +58,10 @@ torchvision.ops.roi_pool(x, [torch.tensor([[0., 0, 4, 4]])], 2).sum().backward()
 assert x.grad.sum() == 16
 script = torch.jit.script(torchvision.ops.RoIAlign(2, 1.0, -1))
 assert script(x, torch.zeros(1, 5)).grad_fn is not None
+offset, module = torch.zeros(1, 18, 6, 6), torchvision.ops.DeformConv2d(4, 3, 3)
+moved = module(x, offset)
+torch.testing.assert_close(moved, torch.nn.functional.conv2d(x, module.weight, module.bias))
+assert torch.autograd.grad(moved.sum(), module.weight)[0].isfinite().all()
 print("provided")
 """
 

@@ -90,6 +90,24 @@ def focal(g):
     return logits, targets, (-1, 0.25)[size(g, 1)], (0.0, 1.0, 2.0)[size(g, 2)], ("none", "mean", "sum")[size(g, 2)]
 
 
+def deformable(g):
+    kernel, groups = (1 + size(g, 2), 1 + size(g, 2)), 1 + size(g, 1)
+    stride, padding, dilation = ((1 + size(g, 1), 1 + size(g, 1)) for _ in range(3))
+    offset_groups, images = 1 + size(g, 1), 1 + size(g, 1)
+    found = [(s + 2 * p - d * (k - 1) - 1) // t + 1 for s, p, d, k, t in zip((9, 7), padding, dilation, kernel, stride)]
+    made = [
+        torch.randn(shape, generator=g, dtype=torch.float64)
+        for shape in (
+            (images, 4, 9, 7),
+            (images, 2 * offset_groups * kernel[0] * kernel[1], *found),
+            (6, 4 // groups, *kernel),
+            (6,),
+            (images, offset_groups * kernel[0] * kernel[1], *found),
+        )
+    ]
+    return *made[:4], stride, padding, dilation, made[4]
+
+
 def is_float(value):
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
@@ -103,6 +121,7 @@ PROBLEMS = {
     "clip_boxes_to_image": (lambda g: (boxes(g, size(g, 3), 4) - 5, (9, 12)), (0,)),
     "complete_box_iou": (two_sets, (0, 1)),
     "complete_box_iou_loss": (aligned_pairs, (0, 1)),
+    "deform_conv2d": (deformable, (0, 1, 2, 3, 7)),
     "distance_box_iou": (two_sets, (0, 1)),
     "distance_box_iou_loss": (aligned_pairs, (0, 1)),
     "generalized_box_iou": (two_sets, (0, 1)),
@@ -131,6 +150,8 @@ def test_every_common_op_is_compared_and_takes_the_same_arguments(torchvision):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("DeformConv2d", (4, 6, 3, 2, 1, 2, 2, False)),
+        ("DeformConv2d", (4, 6, (3, 1))),
         ("MultiScaleRoIAlign", (["a"], 7, 2)),
         ("PSRoIAlign", ((2, 3), 0.5, 2)),
         ("PSRoIPool", (2, 0.5)),
@@ -198,3 +219,13 @@ def test_pyramid_pooling(torchvision, backend, seed, ratio, names):
         {k: m.to(backend.device) for k, m in maps.items()}, [b.to(backend.device) for b in found], images
     )
     assert_close(ours, torchvision.ops.MultiScaleRoIAlign(*arguments)(maps, found, images), 10)
+
+
+def test_deformable_modules_share_their_state(torchvision, backend):
+    ours, theirs = (o.DeformConv2d(4, 6, 3, padding=1, groups=2) for o in (ops, torchvision.ops))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    g = backend.vary(1)
+    x, offset, mask = (torch.randn(2, c, 5, 6, generator=g) for c in (4, 18, 9))
+    out = ours.to(backend.device)(*(t.to(backend.device) for t in (x, offset, mask)))
+    assert_close(out.detach(), theirs(x, offset, mask).detach(), 10)

@@ -50,10 +50,36 @@ def _with_channels(function: Callable[..., Tensor]) -> Callable[..., tuple[Tenso
     return pooled
 
 
+def _deform_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    bias: Tensor,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,  # the shapes say how many there are of both kinds
+    offset_groups: int,
+    use_mask: bool,
+) -> Tensor:
+    geometry = (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w)
+    return ops.deform_conv2d(input, offset, weight, bias, *geometry, mask if use_mask else None)
+
+
 _ROI = "(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width"
 
 # Operators in torch's dispatcher: schema and kernel. The kernel brings its own gradient.
 _OPERATORS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "deform_conv2d": (
+        "(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, SymInt stride_w, "
+        "SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, SymInt offset_groups, "
+        "bool use_mask) -> Tensor",
+        _deform_conv2d,
+    ),
     "nms": ("(Tensor dets, Tensor scores, float iou_threshold) -> Tensor", ops.nms),
     "ps_roi_align": (_ROI + ", int sampling_ratio) -> (Tensor, Tensor)", _with_channels(ops.ps_roi_align)),
     "ps_roi_pool": (_ROI + ") -> (Tensor, Tensor)", _with_channels(ops.ps_roi_pool)),
@@ -108,6 +134,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "clip_boxes_to_image": ops.clip_boxes_to_image,
     "complete_box_iou": _pairwise(ops.complete_box_iou),
     "complete_box_iou_loss": _pairwise(ops.complete_box_iou_loss),
+    "deform_conv2d": ops.deform_conv2d,
     "distance_box_iou": _pairwise(ops.distance_box_iou),
     "distance_box_iou_loss": _pairwise(ops.distance_box_iou_loss),
     "generalized_box_iou": _pairwise(ops.generalized_box_iou),

@@ -2,6 +2,7 @@
 
 from .atrous import ASPP, SeparableConv2d
 from .convolutions import Conv2d, ConvTranspose2d
+from .deform_conv import DeformConv2d
 from .feature_pyramid import FeaturePyramidNetwork
 from .folding import fold_batch_norm
 from .frozen_batch_norm import FrozenBatchNorm2d
@@ -13,6 +14,7 @@ __all__ = [
     "ASPP",
     "Conv2d",
     "ConvTranspose2d",
+    "DeformConv2d",
     "DiceLoss",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",

@@ -1,5 +1,6 @@
 """Functions on boxes, regions, masks and features. Names that torchvision.ops has keep its signatures."""
 
+from ..nn.deform_conv import DeformConv2d
 from ..nn.feature_pyramid import FeaturePyramidNetwork
 from ..nn.frozen_batch_norm import FrozenBatchNorm2d
 from ..nn.roi_modules import MultiScaleRoIAlign, PSRoIAlign, PSRoIPool, RoIAlign, RoIPool
@@ -13,6 +14,7 @@ from .box_iou_rotated import box_iou_rotated
 from .clip_boxes_to_image import clip_boxes_to_image
 from .conv2d import conv2d
 from .conv_transpose2d import conv_transpose2d, upsample_bilinear_kernel
+from .deform_conv2d import deform_conv2d
 from .device_errors import device_errors
 from .dice_loss import dice_loss
 from .gram_matrix import gram_matrix
@@ -53,6 +55,7 @@ from .softmax_focal_loss import softmax_focal_loss
 from .total_variation import total_variation
 
 __all__ = [
+    "DeformConv2d",
     "FeaturePyramidNetwork",
     "FrozenBatchNorm2d",
     "MultiScaleRoIAlign",
@@ -73,6 +76,7 @@ __all__ = [
     "conv2d",
     "conv_transpose2d",
     "decode_boxes",
+    "deform_conv2d",
     "device_errors",
     "dice_loss",
     "distance_box_iou",
