@@ -23,6 +23,7 @@ from typing import Any
 from emulated import ROOT, build, build_cpu, build_folder, environment
 
 SECONDS = 30
+DIFFERENT = 3  # exit code of a process that went through all calls; a timeout or an exception ends with 1
 LIMIT_MB = 2048  # what a call may ask for; more is an error that it must raise
 INTEGERS = [
     -(2**63),
@@ -202,7 +203,7 @@ def difference(cpu: Any, cuda: Any) -> str | None:
 
 
 def child(options: argparse.Namespace) -> int:
-    """Calls the ops; the file of the progress tells the parent which call was the last. 1: results differed."""
+    """Calls the ops; the file of the progress tells the parent which call was the last."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/ops")]
     import torch
     from fastvision import _lib
@@ -236,7 +237,7 @@ def child(options: argparse.Namespace) -> int:
                 if found == 5:
                     break
             differences += found
-    return 1 if differences else 0
+    return DIFFERENT if differences else 0
 
 
 def all_ops() -> list[str]:
@@ -273,7 +274,7 @@ def main() -> int:
             code = subprocess.run([*command, "--progress", progress.name, *left], env=variables).returncode
             last = progress.read().decode().strip()
         failed |= code != 0
-        if code in (0, 1):
+        if code in (0, DIFFERENT):
             break
         print(f"ended with exit code {code} in {last}", flush=True)
         left = left[left.index(last.split()[0]) + 1 :] if last else []
