@@ -42,11 +42,11 @@ std::tuple<Tensor, Tensor, Tensor> box_iou_loss(const Tensor& boxes1, const Tens
   const Tensor loss = check.empty(boxes1, reduces ? Sizes{} : pair_sizes(boxes1));
   const Tensor gradient1 = gradient_like(check, boxes1, with_gradient1);
   const Tensor gradient2 = gradient_like(check, boxes1, with_gradient2);
-  const Tensor partials = partial_sums(check, boxes1, reduces ? box_loss_chunks(s.pairs) : 0);
+  const PartialSums partials(check, boxes1, reduces ? box_loss_chunks(s.pairs) : 0);
   dispatch_floats(a, [&](auto t) {
     using T = decltype(t);
     BoxIouLossOutputs<T> out{};
-    if (reduces) out.loss = mutable_data<T>(loss), out.partials = mutable_data<LossSum>(partials);
+    if (reduces) out.loss = mutable_data<T>(loss), out.partials = partials.at();
     else out.losses = mutable_data<T>(loss);
     if (with_gradient1) out.gradient1 = mutable_data<T>(gradient1);
     if (with_gradient2) out.gradient2 = mutable_data<T>(gradient2);

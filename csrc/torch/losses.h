@@ -65,9 +65,25 @@ inline void check_loss_grad(const Check& check, const Tensor& grad, const Tensor
   }
 }
 
-inline Tensor partial_sums(const Check& check, const Tensor& like, int64_t n) {
-  return check.empty(like, {n, int64_t(sizeof(LossSum) / sizeof(double))}, ScalarType::Double);
-}
+// Scratch for n partial sums; on the CPU a few need no tensor, which costs as much as a small loss.
+class PartialSums {
+ public:
+  PartialSums(const Check& check, const Tensor& like, int64_t n) {
+    if (FV_IS == FV_IS_cpu && n <= kFew) return;
+    memory_ = check.empty(like, {n, int64_t(sizeof(LossSum) / sizeof(double))}, ScalarType::Double);
+    at_ = mutable_data<LossSum>(memory_);
+  }
+  PartialSums(const PartialSums&) = delete;
+  PartialSums& operator=(const PartialSums&) = delete;
+
+  LossSum* at() const { return at_; }
+
+ private:
+  static constexpr int64_t kFew = 8;
+  LossSum few_[kFew];
+  LossSum* at_ = few_;
+  Tensor memory_;
+};
 
 }  // namespace FV_BACKEND
 }  // namespace fastvision::binding

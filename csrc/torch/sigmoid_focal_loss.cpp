@@ -79,14 +79,12 @@ std::tuple<Tensor, Tensor, Tensor> sigmoid_focal_loss(const Tensor& inputs, cons
   const Tensor counted = check.empty(inputs, reduces ? Sizes{} : Sizes{0}, accumulated);
   const Tensor gradient = with_gradient ? check.empty(inputs, p.inputs.sizes().vec(), inputs.scalar_type(), p.format)
                                         : check.empty(inputs, {0});
-  const Tensor partials = partial_sums(check, inputs, reduces ? focal_chunks(p.shape.total) : 0);
+  const PartialSums partials(check, inputs, reduces ? focal_chunks(p.shape.total) : 0);
   dispatch_all_floats(inputs, [&](auto t) {
     using T = decltype(t);
     using A = Accum<T>;
     SigmoidFocalOutputs<T> out{};
-    if (reduces)
-      out.loss = mutable_data<A>(loss), out.counted = mutable_data<A>(counted),
-      out.partials = mutable_data<LossSum>(partials);
+    if (reduces) out.loss = mutable_data<A>(loss), out.counted = mutable_data<A>(counted), out.partials = partials.at();
     else out.losses = mutable_data<T>(loss);
     if (with_gradient) out.gradient = mutable_data<T>(gradient);
     backend.run([&](const auto& exec) {

@@ -50,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor> softmax_focal_loss(const Tensor& logits, cons
   const Tensor loss = reduces ? check.empty(logits, {}, accumulated) : check.empty(logits, labels.sizes().vec());
   const Tensor counted = check.empty(logits, reduces ? Sizes{} : Sizes{0}, accumulated);
   const Tensor states = check.empty(logits, {kSoftmaxStates, with_gradient ? p.shape.pixels : 0}, accumulated);
-  const Tensor partials = partial_sums(check, logits, softmax_focal_partials(reduces ? p.shape.pixels : 0));
+  const PartialSums partials(check, logits, softmax_focal_partials(reduces ? p.shape.pixels : 0));
   const std::optional<Tensor> w = dense(weight);
   dispatch_all_floats(logits, [&](auto t) {
     using T = decltype(t);
@@ -58,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor> softmax_focal_loss(const Tensor& logits, cons
     SoftmaxFocalOutputs<T> out{};
     if (reduces) {
       out.loss = mutable_data<A>(loss), out.counted = mutable_data<A>(counted);
-      out.partials = mutable_data<LossSum>(partials);
+      out.partials = partials.at();
     } else {
       out.losses = mutable_data<T>(loss);
     }

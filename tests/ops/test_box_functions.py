@@ -149,3 +149,18 @@ def test_bad_arguments():
     for message, call in calls.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kernel_converts_as_plain_torch_does(backend, n, dtype):
+    """Where a gradient is needed plain torch converts: the same bits, for numbers of any kind."""
+    boxes = torch.randn(n, 2, 4, dtype=dtype, generator=backend.vary(n)) * 100
+    boxes[n // 2 :, 0, 1], boxes[n // 3 :, 1, 2] = torch.inf, torch.nan
+    for moved in (boxes, boxes[:, 0], boxes[::2], boxes[:, :, :1].expand(n, 2, 4), boxes.mT.contiguous().mT):
+        moved = moved.to(backend.device)
+        for start, end in itertools.permutations(("xyxy", "xywh", "cxcywh"), 2):
+            got = ops.box_convert(moved, start, end)
+            want = ops.box_convert(moved.detach().requires_grad_(), start, end)
+            torch.testing.assert_close(got, want.detach(), rtol=0, atol=0, equal_nan=True)
+            assert got.is_contiguous()

@@ -1,7 +1,14 @@
-"""Conversions between box formats, in plain PyTorch."""
+"""Conversions between box formats, in plain PyTorch; upright float boxes alone, where nothing has to know what is done,
+by a kernel: csrc/kernels/box_convert.{h,cpp,cu}, csrc/torch/box_convert.cpp."""
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from .. import _lib
+from . import _arguments
+
+_op = _lib.Op("box_convert")
 
 PLAIN_FORMATS = ("xyxy", "xywh", "cxcywh")
 _ROTATED_FORMATS = {"xywhr": 5, "cxcywhr": 5, "xyxyxyxy": 8}
@@ -39,6 +46,8 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
         return _convert_rotated(boxes, in_fmt, out_fmt)
     if "cxcywh" in (in_fmt, out_fmt) and not boxes.is_floating_point():
         return box_convert(boxes.double(), in_fmt, out_fmt).float()  # sums of integers may not fit their dtype
+    if _is_plain(boxes):
+        return _op(boxes, PLAIN_FORMATS.index(in_fmt), PLAIN_FORMATS.index(out_fmt))  # type: ignore[no-any-return]
     a, b, c, d = boxes.unbind(-1)
     if in_fmt == "xywh":
         a, b, c, d = a, b, a + c, b + d
@@ -49,6 +58,28 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     elif out_fmt == "cxcywh":
         a, b, c, d = (a + c) / 2, (b + d) / 2, c - a, d - b
     return torch.stack((a, b, c, d), -1)
+
+
+def _is_plain(boxes: Tensor) -> bool:
+    """Whether the kernel has the dtype, and neither gradients nor torch.compile and torch.func look on."""
+    return (
+        boxes.dtype in (torch.float32, torch.float64)
+        and not (boxes.requires_grad and torch.is_grad_enabled())
+        and not torch.compiler.is_compiling()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and forward_ad._current_level < 0
+    )
+
+
+@_lib.register_fake("box_convert")
+def _(boxes: Tensor, in_format: int, out_format: int) -> Tensor:
+    _arguments.floats("box_convert", "boxes", boxes)
+    _arguments.shape(boxes.dim() >= 1 and boxes.shape[-1] == 4, "box_convert", "boxes", boxes, "(..., 4)")
+    return boxes.new_empty(boxes.shape)
+
+
+_lib.register_no_gradient(_op)
+_lib.register_batch_vmap(_op, 1)
 
 
 def _convert_rotated(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
