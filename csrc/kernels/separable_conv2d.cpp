@@ -48,6 +48,7 @@ struct PlaneTaps {
   struct Entry {
     int64_t index, tap;  // index of the first lane's source pixel
     bool whole;          // all lanes meet the map
+    bool direct;         // the lanes are neighbours in the plane, the whole vector is inside it
     MaskOf<A, FV_ISA> lanes;
   };
   std::vector<Entry> entries;
@@ -60,7 +61,7 @@ struct PlaneTaps {
       for (int64_t tap = 0; tap < s.taps(); ++tap) {
         const int64_t down = tap / s.kernel_x * s.dilation_y - s.padding_y;
         const int64_t right = tap % s.kernel_x * s.dilation_x - s.padding_x;
-        Entry e{0, tap, true, {}};
+        Entry e{0, tap, true, true, {}};
         bool any = false;
         int64_t start = 0;
         for (int64_t i = 0; i < kLanes; ++i) {
@@ -72,52 +73,56 @@ struct PlaneTaps {
           any |= inside;
           if (i == 0) start = y * s.large_w + x;
           // Where rows of the result and of the source differ in length, lanes are neighbours only within a row.
-          else if (inside && y * s.large_w + x != start + i) split_ = true;
+          else if (inside && y * s.large_w + x != start + i) e.direct = false;
         }
         e.index = start;
+        e.direct &= start >= 0 && start + kLanes <= s.large_h * s.large_w;
         if (any) entries.push_back(e);
       }
       begin[v + 1] = int64_t(entries.size());
     }
   }
-  bool split() const { return split_; }
-
- private:
-  bool split_ = false;
 };
 
-// A channel of the depthwise result for a tile of a plane.
-template <class T>
-void depthwise_plane(const SeparableShape& s, const PlaneTaps<Accum<T>>& taps, int64_t first, int64_t pixels,
-                     const T* plane, const Accum<T>* weight, Accum<T> bias, Accum<T>* to, int64_t panel_stride) {
+// kCount channels of the depthwise result for a tile of their planes. weight and bias: of the first channel.
+template <int kCount, class T>
+void depthwise_planes(const SeparableShape& s, const PlaneTaps<Accum<T>>& taps, int64_t first, int64_t pixels,
+                      const T* plane, const Accum<T>* weight, const Accum<T>* bias, Accum<T>* to,
+                      int64_t panel_stride) {
   using A = Accum<T>;
   constexpr int64_t kLanes = Vec<A>::kLanes;
   const ConvolutionShape& d = s.depthwise;
   const int64_t size = d.large_h * d.large_w;
   for (int64_t v = 0; v * kLanes < pixels; ++v) {
-    Vec<A> sum(bias);
+    Vec<A> sum[kCount];
+    for (int c = 0; c < kCount; ++c) sum[c] = Vec<A>(bias ? bias[c] : A(0));
     for (int64_t i = taps.begin[v]; i < taps.begin[v + 1]; ++i) {
       const auto& e = taps.entries[size_t(i)];
-      Vec<A> x;
-      if (!taps.split() && e.index >= 0 && e.index + kLanes <= size) {
-        x = load_vector(plane + e.index);
-      } else {
-        A lanes[kLanes] = {};
-        for (int64_t k = 0; k < kLanes; ++k) {
-          if (!e.lanes[int(k)]) continue;
-          const int64_t pixel = first + v * kLanes + k;
-          const int64_t y = pixel / d.small_w + e.tap / d.kernel_x * d.dilation_y - d.padding_y;
-          const int64_t column = pixel % d.small_w + e.tap % d.kernel_x * d.dilation_x - d.padding_x;
-          lanes[k] = to_accum(plane[y * d.large_w + column]);
+      for (int c = 0; c < kCount; ++c) {
+        const T* from = plane + c * size;
+        Vec<A> x;
+        if (e.direct) {
+          x = load_vector(from + e.index);
+        } else {
+          A lanes[kLanes] = {};
+          for (int64_t k = 0; k < kLanes; ++k) {
+            if (!e.lanes[int(k)]) continue;
+            const int64_t pixel = first + v * kLanes + k;
+            const int64_t y = pixel / d.small_w + e.tap / d.kernel_x * d.dilation_y - d.padding_y;
+            const int64_t column = pixel % d.small_w + e.tap % d.kernel_x * d.dilation_x - d.padding_x;
+            lanes[k] = to_accum(from[y * d.large_w + column]);
+          }
+          x = Vec<A>::load(lanes);
         }
-        x = Vec<A>::load(lanes);
+        const Vec<A> next = multiply_add(x, Vec<A>(weight[c * d.taps() + e.tap]), sum[c]);
+        sum[c] = e.whole ? next : select(e.lanes, next, sum[c]);
       }
-      const Vec<A> next = multiply_add(x, Vec<A>(weight[e.tap]), sum);
-      sum = e.whole ? next : select(e.lanes, next, sum);
     }
-    if (s.depthwise_relu) sum = relu_of(sum);
     const int64_t column = v * kLanes;
-    store_vector(to + column / kPanel<A> * panel_stride + column % kPanel<A>, sum);
+    for (int c = 0; c < kCount; ++c) {
+      if (s.depthwise_relu) sum[c] = relu_of(sum[c]);
+      store_vector(to + column / kPanel<A> * panel_stride + c * kPanel<A> + column % kPanel<A>, sum[c]);
+    }
   }
 }
 
@@ -195,10 +200,14 @@ void plane_tile(const SeparableShape& s, int64_t first, int64_t pixels, const T*
   const PlaneTaps<A> taps(s.depthwise, first, pixels);
   for (int64_t c = 0; c < channels; c += kDepth) {
     const int64_t depth = min_of(kDepth, channels - c);
-    for (int64_t k = 0; k < depth; ++k)
-      depthwise_plane(s, taps, first, pixels, image + (c + k) * plane,
-                      prepared.depthwise.at + (c + k) * s.depthwise.taps(), prepared.bias ? prepared.bias[c + k] : A(0),
-                      buffer + k * kPanel<A>, kDepth * kPanel<A>);
+    const auto planes = [&](int64_t k, auto count) {
+      depthwise_planes<count()>(
+          s, taps, first, pixels, image + (c + k) * plane, prepared.depthwise.at + (c + k) * s.depthwise.taps(),
+          prepared.bias ? prepared.bias + c + k : nullptr, buffer + k * kPanel<A>, kDepth * kPanel<A>);
+    };
+    int64_t k = 0;
+    for (; k + 4 <= depth; k += 4) planes(k, std::integral_constant<int, 4>());
+    for (; k < depth; ++k) planes(k, std::integral_constant<int, 1>());
     for (int64_t o = 0; o < s.out_channels; o += kRows)
       for (int64_t j = 0; j < pixels; j += kPanel<A>)
         multiply_block(min_of(int64_t(kRows), s.out_channels - o), depth, prepared.pointwise.at + o * channels + c,

@@ -123,6 +123,7 @@ def native_calls():
         ("conv2d_weight_gradient", (x, last, [1, 1, 1, 1, 1, 1], 1, 3, 3)),
         ("conv2d_weight_gradient", (last, last.detach().sin().requires_grad_(), [1, 1, 2, 2, 2, 2], 8, 3, 3)),
         *_native_deformable(x, last),
+        *_native_separable(x.detach(), last.detach()),
         ("device_errors", (torch.empty(0),)),
     ]
 
@@ -140,6 +141,18 @@ def _native_deformable(x, last):
         ("deform_conv2d_input_gradient", (grad, *plain, mask.detach(), geometry)),
         ("deform_conv2d_input_gradient", (grad, *plain, None, geometry)),
         ("deform_conv2d_weight_gradient", (grad, *plain, mask.detach(), geometry)),
+    ]
+
+
+def _native_separable(x, last):
+    depthwise, pointwise, vector = _features(8, 1, 3, 3), _features(5, 8, 1, 1), _features(5)
+    flags = [True, True, 9, 6]
+    return [
+        ("separable_conv2d", (x, depthwise[:3], pointwise[:, :3], None, *[vector] * 3, [2, 0, 2, 1], *flags)),
+        (
+            "separable_conv2d",
+            (last, depthwise, pointwise, depthwise[:, 0, 0, 0], *[None] * 3, [1] * 4, False, False, 9, 8),
+        ),
     ]
 
 
@@ -255,6 +268,16 @@ def public_calls():
             "deform_conv2d",
             lambda x, o, w, m: ops.deform_conv2d(x, o, w, padding=1, mask=m),
             (x, _features(2, 18, 9, 8), _features(4, 3, 3, 3), _features(2, 9, 9, 8)),
+        ),
+        (
+            "separable_conv2d",
+            lambda x, d, p: ops.separable_conv2d(x, d, p, padding=2, dilation=2, activation="relu"),
+            (x, _features(3, 1, 3, 3), _features(4, 3, 1, 1)),
+        ),
+        (
+            "aspp",
+            lambda x, one, three, last: ops.aspp(x, one, [three, three], one, last, (2, 9)),
+            (x, _features(2, 3, 1, 1), _features(2, 3, 3, 3), _features(4, 8, 1, 1)),
         ),
         (
             "upsample_bilinear_kernel",

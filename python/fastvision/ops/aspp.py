@@ -100,7 +100,9 @@ def project_branches(
 
     A sum of one matrix product per branch: only one branch is needed at a time.
     """
-    if pooled.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled(pooled.device.type):
+    device = pooled.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast or pooled.dtype not in (torch.float32, torch.float64):
         return functional.conv2d(torch.cat([*branches, pooled.expand(-1, -1, *size)], 1), weight, bias)
     parts = weight[:, :, 0, 0].split(pooled.shape[1], 1)
     out = functional.linear(pooled[:, :, 0, 0], parts[-1], bias)[:, :, None, None]

@@ -118,6 +118,8 @@ def _fused_is_faster(batch: Tensor, factors: _Factors, geometry: Sequence[int]) 
     """By measurement (docs/kernels/separable_conv2d.md)."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (batch, *factors)):
         return False
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
+        return False  # a transform of torch.func may ask for a gradient later
     if batch.device.type != "cpu" or batch.dtype not in (torch.float32, torch.float64):
         return False
     return not is_channels_last(batch) or min(geometry[2:]) >= 8 or batch.shape[1] <= 512
