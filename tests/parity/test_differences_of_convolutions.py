@@ -1,0 +1,40 @@
+"""Convolutions in docs/differences.md: what torchvision does with them, what we do."""
+
+import pytest
+import torch
+from fastvision import ops
+from test_differences_of_regions import in_a_process
+
+X, OFFSET, WEIGHT = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 1, 1)
+CALL = "theirs.deform_conv2d(torch.ones(1, 1, 4, 4), torch.zeros(1, 2, 4, 4){}, torch.ones(1, 1, 1, 1){})"
+
+
+def test_an_offset_that_is_not_a_number_is_a_zero_sample(torchvision):
+    assert in_a_process(CALL.format(" + inf - inf", "")) == -11, "a segmentation fault"
+    offset = OFFSET.clone().requires_grad_()
+    moved = offset + torch.nan
+    out = ops.deform_conv2d(X, moved, WEIGHT)
+    assert not out.any()
+    assert not torch.autograd.grad(out.sum(), moved)[0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_deformable_convolution_takes_16_bit_input(torchvision, dtype):
+    half = X.to(dtype), OFFSET.to(dtype), WEIGHT.to(dtype)
+    with pytest.raises(NotImplementedError):
+        torchvision.ops.deform_conv2d(*half)
+    for offset in (half[1], OFFSET):
+        assert torch.equal(ops.deform_conv2d(half[0], offset, half[2]), half[0])
+
+
+def test_a_stride_of_0_is_an_error(torchvision):
+    assert in_a_process(CALL.format("", ", stride=0")) == -8, "a floating point exception"
+    with pytest.raises(ValueError, match="deform_conv2d: stride: expected an integer >= 1, got 0"):
+        ops.deform_conv2d(X, OFFSET, WEIGHT, stride=0)
+
+
+def test_a_pixel_of_weight_0_takes_no_part(torchvision):
+    x = X.clone()
+    x[0, 0, 2, 2] = torch.nan
+    assert torchvision.ops.deform_conv2d(x, OFFSET, WEIGHT).isnan().sum() == 4
+    assert ops.deform_conv2d(x, OFFSET, WEIGHT).isnan().sum() == 1
