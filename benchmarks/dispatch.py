@@ -75,7 +75,7 @@ def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[
 
     def gradient(of: int) -> Callable[[str], Call]:
         def make(algorithm: str) -> Call:
-            inputs = [x.clone().requires_grad_(of == 0), weight.clone().requires_grad_(of == 1)]
+            inputs = x.clone().requires_grad_(of == 0), weight.clone().requires_grad_(of == 1)
             out = call(*inputs, algorithm)
             return lambda: torch.autograd.grad(out, inputs[of], grad, retain_graph=True)
 

@@ -23,7 +23,8 @@ def build(
     branches = 2 + len(rates)
 
     def draw(seed: int, *shape: int) -> Tensor:
-        return inputs.normal(shape, device, dtype, seed=seed) / (shape[1] * shape[2] * shape[3]) ** 0.5
+        scale: float = (shape[1] * shape[2] * shape[3]) ** -0.5
+        return inputs.normal(shape, device, dtype, seed=seed) * scale
 
     one, pooling, projection = (
         draw(1, out, channels, 1, 1),

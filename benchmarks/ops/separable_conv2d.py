@@ -26,15 +26,25 @@ def build(
     zeros, ones = torch.zeros_like(bias), torch.ones_like(bias)
     folded = depthwise * scale[:, None, None, None]
 
-    def theirs(x: Tensor, depthwise: Tensor, pointwise: Tensor, *norm: Tensor) -> Tensor:
+    def theirs(x: Tensor, depthwise: Tensor, pointwise: Tensor, *vectors: Tensor) -> Tensor:
         """As eager models do it: a batch normalisation and a ReLU after the depthwise stage, a ReLU at the end."""
         middle = F.conv2d(x, depthwise, None, 1, dilation, dilation, channels)
-        middle = F.relu(F.batch_norm(middle, *norm[:4], eps=0.0))
-        return F.relu(F.conv2d(middle, pointwise, norm[4]))
+        mean, variance, scale, bias, shift = vectors
+        middle = F.relu(F.batch_norm(middle, mean, variance, scale, bias, eps=0.0))
+        return F.relu(F.conv2d(middle, pointwise, shift))
 
     def ours() -> Tensor:
-        options = {"padding": dilation, "dilation": dilation, "activation": "relu"}
-        return ops.separable_conv2d(x, folded, pointwise, bias, shift, depthwise_activation="relu", **options)
+        return ops.separable_conv2d(
+            x,
+            folded,
+            pointwise,
+            bias,
+            shift,
+            padding=dilation,
+            dilation=dilation,
+            depthwise_activation="relu",
+            activation="relu",
+        )
 
     arguments = (x, depthwise, pointwise, zeros, ones, scale, bias, shift)
     exact = tuple(t.double() for t in arguments)
