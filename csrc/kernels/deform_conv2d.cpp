@@ -204,9 +204,9 @@ void deform_conv2d(const DeformShape& s, const T* input, const Accum<T>* offset,
                    const T* bias, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const ForwardWeights<T> weights(s, weight, exec);
-  const ChannelSlices slices = ChannelSlices::of(s, kWideSlice);
+  const ChannelSlices slices = ChannelSlices::by_offsets(s, kWideSlice);
   const int64_t tiles = ceil_div(s.pixels(), kTile), taps = s.taps();
-  const int64_t group_width = weights.panels * kPanel<A>, width = s.groups * group_width;
+  const int64_t group_width = ceil_div(s.group_out(), Vec<A>::kLanes) * Vec<A>::kLanes, width = s.groups * group_width;
   exec(s.batch * tiles, 1, [&](int64_t begin, int64_t end) {
     std::vector<Corners<A>> corners(size_t(taps * kTile));
     std::vector<A> columns(size_t(kTile * kWideSlice)), sums(size_t(kTile * width));
@@ -233,11 +233,16 @@ void deform_conv2d(const DeformShape& s, const T* input, const Accum<T>* offset,
           for (int64_t p = 0; p < count; ++p)
             interpolate(corners[size_t(tap * kTile + p)], map + slice.first, s.in_channels, slice.count,
                         columns.data() + p * slice.count);
-          const int64_t channel = slice.first - slice.group * s.group_in();
-          for (int64_t panel = 0; panel < weights.panels; ++panel)
-            add_product<A>(count, min_of(kPanel<A>, s.group_out() - panel * kPanel<A>), slice.count,
-                           {columns.data(), slice.count, 1}, weights.panel(s, tap, slice.group, panel, channel),
-                           kPanel<A>, sums.data() + slice.group * group_width + panel * kPanel<A>, width);
+          const int64_t end_channel = slice.first + slice.count;
+          for (int64_t g = slice.group; g * s.group_in() < end_channel; ++g) {
+            const int64_t channel = max_of(slice.first, g * s.group_in());
+            const int64_t depth = min_of(end_channel, (g + 1) * s.group_in()) - channel;
+            for (int64_t panel = 0; panel < weights.panels; ++panel)
+              add_product<A>(count, min_of(kPanel<A>, s.group_out() - panel * kPanel<A>), depth,
+                             {columns.data() + channel - slice.first, slice.count, 1},
+                             weights.panel(s, tap, g, panel, channel - g * s.group_in()), kPanel<A>,
+                             sums.data() + g * group_width + panel * kPanel<A>, width);
+          }
         }
       }
       T* const to = out + image * s.pixels() * s.out_channels;

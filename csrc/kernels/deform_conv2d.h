@@ -44,6 +44,11 @@ struct ChannelSlices {
     const int64_t per_unit = ceil_div(unit, width);
     return {unit, per_unit, width, s.in_channels / unit * per_unit};
   }
+  // The same, but that a slice may hold channels of several groups of weights; its group is the first of them.
+  static ChannelSlices by_offsets(const DeformShape& s, int64_t width) {
+    const int64_t per_unit = ceil_div(s.offset_channels(), width);
+    return {max_of(s.offset_channels(), int64_t(1)), max_of(per_unit, int64_t(1)), width, s.offset_groups * per_unit};
+  }
   FV_HD ChannelSlice at(const DeformShape& s, int64_t i) const {
     const int64_t inside = i % per_unit * width, first = i / per_unit * unit + inside;
     return {first, min_of(width, unit - inside), first / s.group_in(), first / s.offset_channels()};
@@ -103,9 +108,8 @@ inline int64_t deform_scratch(const DeformShape& s, const CudaExec&) {
 }
 
 // Twins. mask and bias may be null. Offsets, mask and their gradients: in the type of the sums.
-//   forward          out[d] = bias[d] + sum over taps and channels of weight[d][c](tap) mask(tap) input[c](place of
-//   tap) input gradient   by input, offset and mask (null without a mask). scratch: see deform_scratch. weight gradient
-//   by weight
+// Forward: out[d] = bias[d] + sum over taps and channels of weight[d][c](tap) mask(tap) input[c](place of tap).
+// Input gradient: by input, offset and mask (null without a mask); scratch: see deform_scratch.
 template <class T, class Isa>
 void deform_conv2d(const DeformShape&, const T* input, const Accum<T>* offset, const Accum<T>* mask, const T* weight,
                    const T* bias, T* out, const Cpu<Isa>&);
