@@ -1,4 +1,5 @@
-"""Cases A072 to A079, A093 and A098: convolutions. A function per case, called with the backend, in its own process."""
+"""Cases A072 to A079, A093, A098 and those of newer convolutions. A function per case, called with the backend, in its own
+process."""
 
 import torch
 from cases_regions import X, raises
@@ -198,3 +199,49 @@ def deformable_without_channels_or_images(b):
     assert out.shape == (1, 0, 5, 6)
     assert not x.grad.any()
     assert not offset.grad.any()
+
+
+def separable_arguments(b):
+    x, d, p = X(1, 2, 4, 4).to(b.device), X(2, 1, 3, 3).to(b.device), X(3, 2, 1, 1).to(b.device)
+    for algorithm in ALGORITHMS:
+        for bad in (X(2, 2, 3, 3), X(3, 1, 3, 3), X(2, 1, 3)):
+            with raises(ValueError, "separable_conv2d", "depthwise_weight"):
+                ops.separable_conv2d(x, bad.to(b.device), p, algorithm=algorithm)
+        for bad in (X(3, 2, 3, 3), X(3, 1, 1, 1), X(3, 2)):
+            with raises(ValueError, "separable_conv2d", "pointwise_weight"):
+                ops.separable_conv2d(x, d, bad.to(b.device), algorithm=algorithm)
+        for name, value, text in (("padding", -1, ">= 0"), ("dilation", 0, ">= 1")):
+            with raises(ValueError, "separable_conv2d", name, text, f"got {value}"):
+                ops.separable_conv2d(x, d, p, algorithm=algorithm, **{name: value})
+        with raises(ValueError, "separable_conv2d", "input", "3x3", "got 2x2"):
+            ops.separable_conv2d(x[:, :, :2, :2], d, p, algorithm=algorithm)
+        with raises(ValueError, "separable_conv2d", "at least one pixel"):
+            ops.separable_conv2d(x[:, :, :0], d, p, padding=2, algorithm=algorithm)
+        with raises(TypeError, "separable_conv2d", "pointwise_weight", "float64"):
+            ops.separable_conv2d(x, d, p.double(), algorithm=algorithm)
+        with raises(ValueError, "separable_conv2d", "scale_shift", "(3,)"):
+            ops.separable_conv2d(x, d, p, scale_shift=(X(2).to(b.device), X(3).to(b.device)), algorithm=algorithm)
+        out = ops.separable_conv2d(x[:0], d, p, algorithm=algorithm)
+        assert out.shape == (0, 3, 2, 2)
+    with raises(ValueError, "separable_conv2d", "activation", "'tanh'"):
+        ops.separable_conv2d(x, d, p, activation="tanh")
+
+
+def pyramid_pooling_arguments(b):
+    x, one, three = X(1, 2, 4, 4).to(b.device), X(3, 2, 1, 1).to(b.device), X(3, 2, 3, 3).to(b.device)
+    last = X(5, 9, 1, 1).to(b.device)
+    assert ops.aspp(x, one, [three], one, last, (2,)).shape == (1, 5, 4, 4)
+    for rates, text in (((0,), ">= 1"), ((-3,), ">= 1"), ((1, 2), "expected 2")):
+        with raises(ValueError, "aspp", text):
+            ops.aspp(x, one, [three], one, last, rates)
+    with raises(TypeError, "aspp", "rates", "1.5"):
+        ops.aspp(x, one, [three], one, last, (1.5,))
+    with raises(ValueError, "aspp", "atrous_weights", "(3, 2, 3, 3)"):
+        ops.aspp(x, one, [one], one, last, (2,))
+    with raises(ValueError, "aspp", "projection_weight", "9"):
+        ops.aspp(x, one, [three], one, last[:, :8], (2,))
+    with raises(ValueError, "aspp", "biases", "expected 3"):
+        ops.aspp(x, one, [three], one, last, (2,), biases=[None])
+    with raises(ValueError, "aspp", "at least one pixel"):
+        ops.aspp(x[:, :, :0], one, [three], one, last, (2,))
+    assert ops.aspp(x[:0], one, [three], one, last, (2,)).shape == (0, 5, 4, 4)
