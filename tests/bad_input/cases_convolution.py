@@ -1,5 +1,4 @@
-"""Cases A072 to A079, A093, A098 and those of newer convolutions. A function per case, called with the backend, in its own
-process."""
+"""Cases A072 to A079, A093, A098 and those of newer convolutions. A function per case, called with the backend."""
 
 import torch
 from cases_regions import X, raises
