@@ -1,6 +1,7 @@
 """docs/performance.md and its pictures from the results in benchmarks/results: python -m benchmarks document"""
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -145,12 +146,13 @@ def draw(rows: list[Row], file: Path) -> bool:
     colors = {**COLORS, **dict(zip((n for n in names if n != OURS), RIVAL_COLORS))}
     bars = sum(len(row.times[keys(row)[0]]) + 1 for row in rows)
     figure, axes = plt.subplots(figsize=(8, 0.7 + 0.17 * bars + 0.12 * len(rows)))
-    y, ticks = 0.0, []
+    y, ticks, shortest = 0.0, [], math.inf
     for row in rows:
         key = keys(row)[0]
         values = {name: time.cpu if key == "1" else time.wall for name, time in row.times[key].items()}
         values["floor"] = row.floor_ms[key]
         ticks.append(y + (len(values) - 1) / 2)
+        shortest = min(shortest, *values.values())
         for name, value in values.items():
             axes.barh(y, value, height=0.9, color=colors[name], label=name)
             axes.text(value, y, f" {number(value)}", va="center", fontsize=7)
@@ -160,6 +162,7 @@ def draw(rows: list[Row], file: Path) -> bool:
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.margins(x=0.12)
+    axes.set_xlim(left=shortest / 3)  # so that no bar is a stump
     axes.set_xlabel("milliseconds on the GPU" if "cuda" in rows[0].times else "milliseconds of CPU time, one thread")
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
