@@ -4,6 +4,7 @@
 #include "simd.h"
 
 namespace fastvision {
+namespace {
 
 // Columns of the result that are computed together; the second factor comes in panels of as many.
 template <class A>
@@ -51,7 +52,9 @@ FV_HD void add_product(int64_t rows, int64_t columns, int64_t depth, Factor<A> a
   };
   int64_t r = 0;
   for (; r + kRows <= rows; r += kRows) row_block(std::integral_constant<int, kRows>(), r);
-  for (; r < rows; ++r) row_block(std::integral_constant<int, 1>(), r);
+  for (; r + 2 <= rows; r += 2) row_block(std::integral_constant<int, 2>(), r);
+  if (r < rows) row_block(std::integral_constant<int, 1>(), r);
 }
 
+}  // namespace
 }  // namespace fastvision

@@ -9,39 +9,12 @@
 #include <vector>
 
 #include "depthwise.h"
-#include "simd.h"
+#include "product.h"
 
 namespace fastvision {
 namespace {
 
 constexpr int64_t kTile = 128, kDepth = 128;  // pixels, and channels at a time
-constexpr int kRows = 6, kColumns = kVectorBytes == 64 ? 4 : 2;
-template <class A>
-constexpr int64_t kPanel = kColumns * Vec<A>::kLanes;  // columns
-
-// sums[i][j] += sum over k of a[i * a_stride + k] * b[k * kPanel + j] for i < rows and all j of a panel.
-template <class A>
-void multiply_block(int64_t rows, int64_t depth, const A* a, int64_t a_stride, const A* b, A* sums, int64_t stride) {
-  constexpr int64_t kLanes = Vec<A>::kLanes;
-  const A* row[kRows];
-  Vec<A> sum[kRows][kColumns];
-  for (int i = 0; i < kRows; ++i) {
-    const int64_t r = min_of(int64_t(i), rows - 1);
-    row[i] = a + r * a_stride;
-    for (int j = 0; j < kColumns; ++j) sum[i][j] = load_vector(sums + r * stride + j * kLanes);
-  }
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec<A> column[kColumns];
-    for (int j = 0; j < kColumns; ++j) column[j] = load_vector(b + k * kPanel<A> + j * kLanes);
-    for (int i = 0; i < kRows; ++i) {
-      const Vec<A> scalar(row[i][k]);
-      for (int j = 0; j < kColumns; ++j) sum[i][j] = multiply_add(scalar, column[j], sum[i][j]);
-    }
-  }
-  for (int i = 0; i < min_of(int64_t(kRows), rows); ++i)
-    for (int j = 0; j < kColumns; ++j) store_vector(sums + i * stride + j * kLanes, sum[i][j]);
-}
-
 // Pixels [first, first + kTile) of a plane, vector by vector: which taps meet them. The same for all channels.
 template <class A>
 struct PlaneTaps {
@@ -171,9 +144,8 @@ void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t firs
         for (int64_t k = 0; k < depth; ++k) to[k] = relu_of(to[k]);
     }
     for (int64_t j = 0; j < width; j += kPanel<A>)
-      for (int64_t i = 0; i < pixels; i += kRows)
-        multiply_block(min_of(int64_t(kRows), pixels - i), depth, buffer + i * kDepth, kDepth,
-                       prepared.panels.data() + j * channels + c * kPanel<A>, sums + i * width + j, width);
+      add_product<A>(pixels, kPanel<A>, depth, {buffer, kDepth, 1},
+                     prepared.panels.data() + j * channels + c * kPanel<A>, kPanel<A>, sums + j, width);
   }
   for (int64_t i = 0; i < pixels; ++i) {
     T* to = out + (first + i) * s.out_channels;
@@ -208,10 +180,9 @@ void plane_tile(const SeparableShape& s, int64_t first, int64_t pixels, const T*
     int64_t k = 0;
     for (; k + 4 <= depth; k += 4) planes(k, std::integral_constant<int, 4>());
     for (; k < depth; ++k) planes(k, std::integral_constant<int, 1>());
-    for (int64_t o = 0; o < s.out_channels; o += kRows)
-      for (int64_t j = 0; j < pixels; j += kPanel<A>)
-        multiply_block(min_of(int64_t(kRows), s.out_channels - o), depth, prepared.pointwise.at + o * channels + c,
-                       channels, buffer + j * kDepth, sums + o * kTile + j, kTile);
+    for (int64_t j = 0; j < pixels; j += kPanel<A>)
+      add_product<A>(s.out_channels, kPanel<A>, depth, {prepared.pointwise.at + c, channels, 1}, buffer + j * kDepth,
+                     kPanel<A>, sums + j, kTile);
   }
   for (int64_t o = 0; o < s.out_channels; ++o)
     for (int64_t j = 0; j < pixels; j += kLanes) {
