@@ -91,6 +91,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="mutants: of the draw (the time)")
     parser.add_argument("--limit", type=float, help="mutants: start no more after so many seconds")
     options = parser.parse_intermixed_args()
+    if options.cpu and options.command not in ("address", "thread"):
+        parser.error(f"--cpu: expected with address or thread, got {options.command}")
     examples = options.examples or (25 if options.command in ("thread", "mutants") else 100)
     if options.command == "mutants":
         draw = (options.sample, options.seed)
