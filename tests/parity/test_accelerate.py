@@ -132,7 +132,6 @@ def test_deformable_convolutions_reach_us(torchvision):
 
 def test_every_common_op_is_replaced(torchvision):
     common = {name for name in ops.__all__ if inspect.isfunction(getattr(torchvision.ops, name, None))}
-    common -= {"box_convert"}  # plain PyTorch on both sides
     assert {f"torchvision.ops.{name}" for name in common} <= set(interop.accelerate().names)
 
 

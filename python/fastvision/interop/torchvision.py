@@ -130,6 +130,7 @@ def _multiscale_roi_align(
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "batched_nms": _batched_nms,
     "box_area": ops.box_area,
+    "box_convert": ops.box_convert,
     "box_iou": _pairwise(ops.box_iou),
     "clip_boxes_to_image": ops.clip_boxes_to_image,
     "complete_box_iou": _pairwise(ops.complete_box_iou),
