@@ -91,3 +91,15 @@ def test_box_losses_are_finite(backend, a, b):
         value, gradient = value_and_gradient(lambda x, f=f: f(x, other), torch.tensor([a], device=backend.device))
         assert value.isfinite().all()
         assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["sigmoid_focal_loss", "softmax_focal_loss"])
+def test_label_out_of_range(backend, name):
+    loss = getattr(ops, name)
+    x, labels = torch.zeros(3, 3, device=backend.device), torch.tensor([0, 9, 2], device=backend.device)
+    if backend.name == "cpu":
+        with pytest.raises(ValueError, match=r": .* row 1, got 9"):
+            loss(x, labels)
+    else:
+        assert torch.equal(loss(x, labels), loss(x, labels, ignore_index=9))
+        assert ops.device_errors(backend.device) == (1, (name, 1))
