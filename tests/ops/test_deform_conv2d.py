@@ -186,7 +186,7 @@ def test_float32_offsets_beside_16_bit_input(backend, dtype):
     wide = [t.double() for t in half]
     expected = deform_conv2d_reference(wide[0], offset.double(), wide[1], wide[2], padding=1, mask=mask.double())
     assert_close(out, expected, 4)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(backend.device, torch.bfloat16):
         assert call(x.bfloat16(), offset, weight, bias, mask).dtype == torch.bfloat16
         assert call(x, offset.bfloat16(), weight, bias, mask).dtype == torch.float32
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fastvision import ops
+from fastvision import nn, ops
 from fastvision.ops.separable_conv2d import separable_conv2d_reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -132,6 +132,16 @@ def test_not_finite_values_reach_what_depends_on_them(backend, format, value):
         marks[which][place] = 1
         reached = separable_conv2d_reference(*marks, padding=4, dilation=4) != 0
         assert torch.equal(~out.isfinite(), reached)
+
+
+def test_module():
+    module = nn.SeparableConv2d(4, 6, 3, 2, 2, depthwise_activation="relu", activation="relu")
+    plain = torch.nn.Sequential(module.depthwise, torch.nn.ReLU(), module.pointwise, torch.nn.ReLU())
+    x = torch.randn(2, 4, 7, 8)
+    expected = plain(x)
+    torch.testing.assert_close(module(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), expected)
 
 
 def test_clear_errors(backend):
