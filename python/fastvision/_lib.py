@@ -165,6 +165,11 @@ class Op:
                 raise RuntimeError(f"{self.name}: forward-mode AD is not supported")
 
 
+def in_transform() -> bool:
+    """Whether a transform of torch.func is at work: it may want a gradient although no tensor requires one."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def use_namespace(namespace: str) -> None:
     """Make every op call the library of this namespace. For tests."""
     for op in Op._all:

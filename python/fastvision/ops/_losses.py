@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._lib import check
+from .._lib import check, in_transform
 from . import _arguments
 
 _REDUCTIONS = ("none", "mean", "sum")
@@ -29,7 +29,7 @@ def gradient_in_forward(reduction: int, *inputs: Tensor) -> bool:
         and torch.is_grad_enabled()
         and any(t.requires_grad for t in inputs)
         and not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and not in_transform()
     )
 
 

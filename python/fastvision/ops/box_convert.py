@@ -66,7 +66,7 @@ def _is_plain(boxes: Tensor) -> bool:
         boxes.dtype in (torch.float32, torch.float64)
         and not (boxes.requires_grad and torch.is_grad_enabled())
         and not torch.compiler.is_compiling()
-        and torch._C._functorch.peek_interpreter_stack() is None
+        and not _lib.in_transform()
         and forward_ad._current_level < 0
     )
 

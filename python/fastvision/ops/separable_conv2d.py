@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from .. import _lib
 from . import _arguments
-from ._convolution import check_algorithm, with_batch
+from ._convolution import autocast_dtype, check_algorithm, with_batch
 from ._regions import is_channels_last, new_features
 from .conv2d import conv2d
 
@@ -106,10 +106,9 @@ def separable_conv2d(
 
 def _autocast(batch: Tensor, factors: _Factors) -> tuple[Tensor, _Factors]:
     """The tensors in the dtype of an enclosing autocast region, as torch's convolutions have it."""
-    device = batch.device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    dtype = autocast_dtype(batch.device)
+    if dtype is None:
         return batch, factors
-    dtype = torch.get_autocast_dtype(device)
     cast = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (batch, *factors)]
     return cast[0], _Factors(*cast[1:])  # type: ignore[arg-type, return-value]
 
@@ -118,8 +117,8 @@ def _fused_is_faster(batch: Tensor, factors: _Factors, geometry: Sequence[int]) 
     """By measurement (docs/kernels/separable_conv2d.md)."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (batch, *factors)):
         return False
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
-        return False  # a transform of torch.func may ask for a gradient later
+    if not torch.compiler.is_compiling() and _lib.in_transform():
+        return False
     if batch.device.type != "cpu" or batch.dtype not in (torch.float32, torch.float64):
         return False
     return not is_channels_last(batch) or min(geometry[2:]) >= 8 or batch.shape[1] <= 512

@@ -55,9 +55,7 @@ def softmax_focal_loss(
     """
     code = _losses.reduction_code("softmax_focal_loss", reduction)
     labels = _arguments.group_names("softmax_focal_loss", "labels", labels)
-    # A transform (torch.func) may hide from the tensor that its gradient is wanted.
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    needed = torch.is_grad_enabled() and (logits.requires_grad or transformed)
+    needed = torch.is_grad_enabled() and (logits.requires_grad or _lib.in_transform())
     weight = _losses.as_class_weight(weight, logits)
     factor = 1.0 if alpha is None else float(alpha)
     loss: Tensor = _op(logits, labels, weight, factor, float(gamma), ignore_index, code, needed)[0]
