@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
-from ._transforms import transformable
+from ._transforms import loop, transformable
 
 MINIMUM_TORCH = (2, 11)
 _REMEDY = (
@@ -217,10 +218,16 @@ def register_no_gradient(op: Op) -> None:
     register_autograd(op, backward)
 
 
-def _register_vmap(op: Op, rule: Callable[..., Any]) -> None:
+def register_vmap(op: Op, rule: Callable[..., Any]) -> None:
+    """``rule``: as of ``torch.library.register_vmap``."""
     op.vmap_rule = rule
     for namespace in NAMESPACES:
         torch.library.register_vmap(f"{namespace}::{op.name}", rule)
+
+
+def to_front(t: Tensor, dim: int | None, size: int) -> Tensor:
+    """The tensor with its mapped dimension first, repeated there (without a copy) if it has none."""
+    return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
 
 
 def register_batch_vmap(op: Op, tensors: int) -> None:
@@ -228,31 +235,34 @@ def register_batch_vmap(op: Op, tensors: int) -> None:
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         moved = [
-            arg if arg is None else arg.movedim(dim, 0) if dim is not None else arg.expand(info.batch_size, *arg.shape)
+            arg if arg is None else to_front(arg, dim, info.batch_size)
             for arg, dim in zip(args[:tensors], in_dims[:tensors])
         ]
         result = op(*moved, *args[tensors:])
         return result, tuple(0 for _ in result) if isinstance(result, tuple) else 0
 
-    _register_vmap(op, rule)
+    register_vmap(op, rule)
 
 
-def register_folding_vmap(op: Op, tensors: int) -> None:
-    """vmap rule of an op whose first ``tensors`` arguments and all results have the batch as dimension 0: the mapped
-    dimension is folded into it."""
+def register_folding_vmap(op: Op, *batched: int) -> None:
+    """vmap rule of an op whose arguments at these places and all results have the batch as dimension 0: the mapped
+    dimension is folded into it. Where another argument is mapped, a loop."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-        moved: list[Any] = [
-            arg if arg is None else arg.movedim(dim, 0) if dim is not None else arg.expand(info.batch_size, *arg.shape)
-            for arg, dim in zip(args[:tensors], in_dims[:tensors])
-        ]
-        result = op(*(arg if arg is None else arg.flatten(0, 1) for arg in moved), *args[tensors:])
-        batch = (info.batch_size, moved[0].shape[1])
+        if any(dim is not None for k, dim in enumerate(in_dims) if k not in batched):
+            return loop(op, info, in_dims, (-1,) * len(args), args)
+        folded = list(args)
+        for k in batched:
+            if args[k] is not None:
+                moved = to_front(args[k], in_dims[k], info.batch_size)
+                batch = moved.shape[:2]
+                folded[k] = moved.flatten(0, 1)
+        result = op(*folded)
         if isinstance(result, tuple):
             return tuple(r.unflatten(0, batch) for r in result), tuple(0 for _ in result)
         return result.unflatten(0, batch), 0
 
-    _register_vmap(op, rule)
+    register_vmap(op, rule)
 
 
 def register_no_vmap(op: Op, instead: str) -> None:
@@ -261,7 +271,7 @@ def register_no_vmap(op: Op, instead: str) -> None:
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         raise RuntimeError(f"{op.name}: not possible under vmap, because results differ in size; use {instead}")
 
-    _register_vmap(op, rule)
+    register_vmap(op, rule)
 
 
 def check(ok: Any, *parts: Any) -> None:

@@ -44,18 +44,7 @@ def transformable(
     def vmap(info: Any, in_dims: tuple[Any, ...], lengths: Lengths, *flat: Any) -> Any:
         if op.vmap_rule:
             return op.vmap_rule(info, tuple(_gathered(lengths, in_dims[1:])), *_gathered(lengths, flat))
-        if info.batch_size == 0:
-            raise RuntimeError(f"{op.name}: under vmap: expected a mapped dimension of at least 1, got 0")
-        results = []
-        for i in range(info.batch_size):
-            one = [
-                value if dim is None or not isinstance(value, Tensor) else value.select(dim, i)
-                for value, dim in zip(flat, in_dims[1:])
-            ]
-            results.append(op(*_gathered(lengths, one)))
-        if isinstance(results[0], Tensor):
-            return torch.stack(results), 0
-        return tuple(torch.stack(part) for part in zip(*results)), tuple(0 for _ in results[0])
+        return loop(op, info, in_dims[1:], lengths, flat)
 
     members: dict[str, Callable[..., Any]] = {
         "forward": forward,
@@ -73,6 +62,22 @@ def transformable(
         return list(result) if lists_out else result
 
     return apply
+
+
+def loop(op: Any, info: Any, in_dims: tuple[Any, ...], lengths: Lengths, flat: Any) -> Any:
+    """vmap by calls one after another."""
+    if info.batch_size == 0:
+        raise RuntimeError(f"{op.name}: under vmap: expected a mapped dimension of at least 1, got 0")
+    results = []
+    for i in range(info.batch_size):
+        one = [
+            value if dim is None or not isinstance(value, Tensor) else value.select(dim, i)
+            for value, dim in zip(flat, in_dims)
+        ]
+        results.append(op(*_gathered(lengths, one)))
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(torch.stack(part) for part in zip(*results)), tuple(0 for _ in results[0])
 
 
 def _spread(values: Any) -> tuple[Lengths, list[Any]]:

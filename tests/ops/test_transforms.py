@@ -65,3 +65,52 @@ def test_gradients_that_do_not_exist_are_errors(backend):
         grad(lambda t: grad(lambda u: ops.box_iou(u, x).sum())(t).sum())(x + 1)
     with pytest.raises(RuntimeError, match="boxes: no gradient"):
         grad(lambda t: ops.roi_align(x[None, None], t, 2).sum())(torch.zeros(1, 5, device=backend.device))
+
+
+IN_DIMS = [(0, None, None), (None, 0, None), (None, None, 0), (1, None, 0), (0, 1, None), (2, 0, 0)]
+
+
+def mapped_arguments(shapes, in_dims, device):
+    """Random tensors of these shapes, the mapped ones with 3 of them along their mapped dimension."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [list(s) if d is None else [*s[:d], 3, *s[d:]] for s, d in zip(shapes, in_dims)]
+    return [torch.randn(s, generator=generator, dtype=torch.float64).to(device) for s in sizes]
+
+
+def check_against_loop(f, arguments, in_dims):
+    picked = [[a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims)] for i in range(3)]
+    torch.testing.assert_close(vmap(f, in_dims)(*arguments), torch.stack([f(*one) for one in picked]))
+
+
+@pytest.mark.parametrize("in_dims", IN_DIMS, ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("op", [ops.conv2d, ops.conv_transpose2d])
+def test_vmap_of_convolutions_over_any_argument(backend, op, groups, in_dims):
+    channels = (4, 6 // groups) if op is ops.conv_transpose2d else (6, 4 // groups)
+    arguments = mapped_arguments([(2, 4, 5, 6), (*channels, 3, 2), (6,)], in_dims, backend.device)
+
+    def f(x, w, b):
+        return op(x, w, b, 2, 1, groups=groups, algorithm="fastvision")
+
+    def gradient_by_weight(x, w, b):
+        return grad(lambda t: f(x, t, b).sin().sum())(w)
+
+    check_against_loop(f, arguments, in_dims)
+    check_against_loop(gradient_by_weight, arguments, in_dims)
+
+
+@pytest.mark.parametrize("in_dims", [(0, None, None, 1), (None, 0, None, None), (None, None, 0, 0)], ids=str)
+def test_vmap_of_deform_conv2d_over_any_argument(backend, in_dims):
+    shapes = [(2, 3, 4, 5), (2, 8, 4, 5), (4, 3, 2, 2), (2, 4, 4, 5)]
+    arguments = mapped_arguments(shapes, in_dims, backend.device)
+
+    def f(x, offset, w, mask):
+        return ops.deform_conv2d(x, offset, w, padding=(1, 1), dilation=2, mask=mask)
+
+    check_against_loop(f, arguments, in_dims)
+
+
+@pytest.mark.parametrize("in_dims", [(0, None, None), (1, 0, None)], ids=str)
+def test_vmap_of_separable_conv2d(backend, in_dims):
+    arguments = mapped_arguments([(2, 3, 4, 5), (3, 1, 3, 3), (4, 3, 1, 1)], in_dims, backend.device)
+    check_against_loop(lambda *a: ops.separable_conv2d(*a, algorithm="fastvision"), arguments, in_dims)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
+from ._convolution_vmap import convolution_rule, weight_gradient_rule
 from ._dispatch import Map, own_for_gradients, own_is_faster
 from ._regions import is_channels_last, new_features
 
@@ -210,3 +211,6 @@ def _weight_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
 _lib.register_autograd(conv2d_op, _conv_backward, _setup_context)
 _lib.register_autograd(conv_transpose2d_op, _transposed_backward, _setup_context)
 _lib.register_autograd(weight_gradient_op, _weight_backward, _setup_weight)
+_lib.register_vmap(conv2d_op, convolution_rule(conv2d_op, False))
+_lib.register_vmap(conv_transpose2d_op, convolution_rule(conv_transpose2d_op, True))
+_lib.register_vmap(weight_gradient_op, weight_gradient_rule(weight_gradient_op))

@@ -180,6 +180,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 _lib.register_autograd(_op, _backward, _setup_context)
 _lib.register_no_gradient(_input_gradient_op)
 _lib.register_no_gradient(_weight_gradient_op)
+_lib.register_folding_vmap(_op, 0, 1, 4)
+_lib.register_folding_vmap(_input_gradient_op, 0, 1, 2, 4)
 
 
 def deform_conv2d_reference(

@@ -89,7 +89,7 @@ def _mix(factors: Tensor, features: Tensor) -> Tensor:
 
 
 _lib.register_autograd(_op, _backward, _setup_context)
-_lib.register_folding_vmap(_op, 2)
+_lib.register_folding_vmap(_op, 0, 1)
 
 
 def gram_matrix_reference(x: Tensor, y: Tensor | None = None, *, normalize: bool = False) -> Tensor:

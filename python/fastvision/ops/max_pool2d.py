@@ -160,8 +160,8 @@ def positions(index: Tensor, window: Sequence[int], width: int) -> Tensor:
 
 _lib.register_autograd(_op, _backward, _setup_context)
 _lib.register_autograd(_backward_op, _second_backward, _setup_second_context)
-_lib.register_folding_vmap(_op, 1)
-_lib.register_folding_vmap(_backward_op, 2)
+_lib.register_folding_vmap(_op, 0)
+_lib.register_folding_vmap(_backward_op, 0, 1)
 
 
 def max_pool2d_reference(input: Tensor, window: Sequence[int], ceil_mode: bool = False) -> tuple[Tensor, Tensor]:

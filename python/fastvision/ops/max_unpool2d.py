@@ -119,8 +119,8 @@ def _second_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
 
 _lib.register_autograd(_op, _backward, _setup_context)
 _lib.register_autograd(_backward_op, _second_backward, _setup_second_context)
-_lib.register_folding_vmap(_op, 2)
-_lib.register_folding_vmap(_backward_op, 2)
+_lib.register_folding_vmap(_op, 0, 1)
+_lib.register_folding_vmap(_backward_op, 0, 1)
 
 
 def max_unpool2d_reference(input: Tensor, indices: Tensor, window: Sequence[int], size: Sequence[int]) -> Tensor:

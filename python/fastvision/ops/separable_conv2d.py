@@ -199,6 +199,7 @@ def _(
 
 
 _lib.register_no_gradient(_op)
+_lib.register_folding_vmap(_op, 0)
 
 
 def separable_conv2d_reference(
