@@ -1,128 +1,103 @@
-// Pieces of 64 x 64 results over a part of the pixels are computed 128 pixels at a time, from copies of the features
-// that stay in the cache: their rows lie far apart in memory, often at powers of two. Where pixels are neighbours in
-// memory, the lanes of a vector are pixels and 16 (or 8) running sums of vectors are in registers; in channels_last the
-// lanes are columns of the result.
+// Blocks of 256 x 256 results over a part of the pixels are computed 64 pixels at a time, from copies of the features
+// that stay in the cache: in memory their rows lie far apart, often at powers of two.
 #include "gram_matrix.h"
 
 #include <vector>
 
-#include "simd.h"
+#include "product.h"
 
 namespace fastvision {
 namespace {
 
-constexpr int kTile = GramShape::kTile, kDepth = 128;
-// Rows and columns (or vectors of columns) of a block of running sums: as many as there are registers for.
-constexpr int kRows = kVectorBytes == 64 ? 4 : 2, kColumns = 4;
+constexpr int64_t kBlock = 256, kTile = 64;  // results; channels and pixels of a tile of features
 
-// Channels [first, first + 64) of pixels [begin, end), with zeros beyond both, as (channel, pixel).
+// Up to 64 channels by 64 pixels of an image's features, as rows of memory: of pixels, or in channels_last of channels.
 template <class T>
-void pack_planes(const GramShape& s, const T* features, int64_t channels, int64_t first, int64_t begin, int64_t end,
-                 Accum<T>* to) {
-  constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
-  for (int64_t c = 0; c < kTile; ++c) {
-    const T* from = features + (first + c) * s.pixels + begin;
-    const int64_t count = first + c < channels ? end - begin : 0;
-    for (int64_t p = 0; p < kDepth; p += kLanes) {
-      Vec<Accum<T>> v(Accum<T>(0));
-      if (p + kLanes <= count) v = load_vector(from + p);
-      else if (p < count) v = load_vector(from + p, count - p);
-      store_vector(to + c * kDepth + p, v);
-    }
+struct Tile {
+  const T* first;
+  int64_t rows, width, stride;
+
+  Tile(const GramShape& s, const T* features, int64_t all_channels, int64_t channel, int64_t pixel, int64_t end) {
+    const int64_t channels = min_of(all_channels - channel, kTile), pixels = max_of(end - pixel, int64_t(0));
+    rows = s.channels_last ? pixels : channels;
+    width = s.channels_last ? channels : pixels;
+    stride = s.channels_last ? all_channels : s.pixels;
+    first = features + (s.channels_last ? pixel * stride + channel : channel * stride + pixel);
+  }
+};
+
+// 64 numbers to a row.
+template <class T>
+void pack(const Tile<T>& tile, Accum<T>* to) {
+  for (int64_t r = 0; r < tile.rows; ++r, to += kTile) {
+    const T* from = tile.first + r * tile.stride;
+    for_each_vector<Accum<T>>(tile.width,
+                              [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
   }
 }
-// The same from channels_last features, as (pixel, channel).
 template <class T>
-void pack_pixels(const T* features, int64_t channels, int64_t first, int64_t begin, int64_t end, Accum<T>* to) {
-  constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
-  for (int64_t p = 0; p < kDepth; ++p) {
-    const T* from = features + (begin + p) * channels + first;
-    const int64_t count = begin + p < end ? channels - first : 0;
-    for (int64_t c = 0; c < kTile; c += kLanes) {
-      Vec<Accum<T>> v(Accum<T>(0));
-      if (c + kLanes <= count) v = load_vector(from + c);
-      else if (c < count) v = load_vector(from + c, count - c);
-      store_vector(to + p * kTile + c, v);
-    }
+void prefetch(const Tile<T>& tile, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < min_of(end, tile.rows); ++r)
+    for (int64_t i = 0; i < tile.width; i += 64 / sizeof(T)) __builtin_prefetch(tile.first + r * tile.stride + i, 0, 2);
+}
+
+// Adds the product of two tiles. y: (pixel, channel).
+template <class A>
+void add_tile(int64_t rows, int64_t columns, int64_t depth, Factor<A> x, const A* y, A* sums) {
+  for (int64_t c = 0; c < columns; c += kPanel<A>)
+    add_product(rows, min_of(kPanel<A>, columns - c), depth, x, y + c, kTile, sums + c, kBlock);
+}
+// The same for a tile by itself, only where the column is at least the row, and some below. On the way the next tile is
+// brought to the cache.
+template <class T, class A>
+void add_triangle(int64_t channels, int64_t depth, Factor<A> x, const A* y, A* sums, const Tile<T>& next) {
+  for (int64_t r = 0; r < channels; r += kProductRows) {
+    prefetch(next, r, r + kProductRows);
+    const int64_t c = r / Vec<A>::kLanes * Vec<A>::kLanes;
+    const Factor<A> rows{x.at + r * x.by_row, x.by_row, x.by_depth};
+    add_tile(min_of(int64_t(kProductRows), channels - r), channels - c, depth, rows, y + c, sums + r * kBlock + c);
   }
 }
 
-// sums: a vector of lanes to be added up for each result.
-template <class A>
-void add_planes(const A* x, const A* y, int64_t rows, int64_t columns, bool upper, A* sums) {
-  constexpr int64_t kLanes = Vec<A>::kLanes;
-  for (int64_t r = 0; r < rows; r += kRows)
-    for (int64_t c = upper ? r / kColumns * kColumns : 0; c < columns; c += kColumns) {
-      Vec<A> sum[kRows][kColumns];
-      for (int i = 0; i < kRows; ++i)
-        for (int j = 0; j < kColumns; ++j) sum[i][j] = load_vector(sums + ((r + i) * kTile + c + j) * kLanes);
-      for (int64_t p = 0; p < kDepth; p += kLanes) {
-        Vec<A> b[kColumns];
-        for (int j = 0; j < kColumns; ++j) b[j] = load_vector(y + (c + j) * kDepth + p);
-        for (int i = 0; i < kRows; ++i) {
-          const Vec<A> a = load_vector(x + (r + i) * kDepth + p);
-          for (int j = 0; j < kColumns; ++j) sum[i][j] = multiply_add(a, b[j], sum[i][j]);
-        }
-      }
-      for (int i = 0; i < kRows; ++i)
-        for (int j = 0; j < kColumns; ++j) store_vector(sums + ((r + i) * kTile + c + j) * kLanes, sum[i][j]);
-    }
-}
-template <class A>
-void add_pixels(const A* x, const A* y, int64_t rows, int64_t columns, bool upper, A* sums) {
-  constexpr int64_t kLanes = Vec<A>::kLanes, kAcross = kColumns * kLanes;
-  for (int64_t r = 0; r < rows; r += kRows)
-    for (int64_t c = upper ? r / kAcross * kAcross : 0; c < columns; c += kAcross) {
-      Vec<A> sum[kRows][kColumns];
-      for (int i = 0; i < kRows; ++i)
-        for (int j = 0; j < kColumns; ++j) sum[i][j] = load_vector(sums + (r + i) * kTile + c + j * kLanes);
-      for (int64_t p = 0; p < kDepth; ++p) {
-        Vec<A> b[kColumns];
-        for (int j = 0; j < kColumns; ++j) b[j] = load_vector(y + p * kTile + c + j * kLanes);
-        for (int i = 0; i < kRows; ++i) {
-          const Vec<A> a(x[p * kTile + r + i]);
-          for (int j = 0; j < kColumns; ++j) sum[i][j] = multiply_add(a, b[j], sum[i][j]);
-        }
-      }
-      for (int i = 0; i < kRows; ++i)
-        for (int j = 0; j < kColumns; ++j) store_vector(sums + (r + i) * kTile + c + j * kLanes, sum[i][j]);
-    }
-}
-
-// scratch: two packed blocks of features, then the sums.
 template <class T>
 void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* y, std::vector<Accum<T>>& scratch,
                Accum<T>* partial) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes, kPacked = kTile * kDepth;
-  const int64_t lanes = s.channels_last ? 1 : kLanes;
-  scratch.resize(size_t(2 * kPacked + kTile * kTile * lanes));
-  A* packed_x = scratch.data();
-  const bool diagonal = s.symmetric && piece.row == piece.column;
-  A* packed_y = diagonal ? packed_x : packed_x + kPacked;
-  A* sums = packed_x + 2 * kPacked;
-  for (int64_t i = 0; i < kTile * kTile * lanes; ++i) sums[i] = A(0);
+  const int64_t rows = min_of(s.rows - piece.row, kBlock), columns = min_of(s.columns - piece.column, kBlock);
+  const int64_t packed = kBlock * kTile;
+  scratch.resize(size_t(2 * packed + rows * kBlock));
+  A *const packed_x = scratch.data(), *const packed_y = packed_x + packed, *const sums = packed_y + packed;
+  for (int64_t i = 0; i < rows * kBlock; ++i) sums[i] = A(0);
 
-  const int64_t rows = min_of(s.rows - piece.row, int64_t(kTile));
-  const int64_t columns = min_of(s.columns - piece.column, int64_t(kTile));
+  const bool diagonal = s.symmetric && piece.row == piece.column;
+  const A* const of_y = diagonal && s.channels_last ? packed_x : packed_y;
   const int64_t end = min_of((piece.part + 1) * s.pixels_per_part(), s.pixels);
-  for (int64_t p = piece.part * s.pixels_per_part(); p < end; p += kDepth) {
-    const int64_t chunk_end = min_of(p + kDepth, end);
-    if (s.channels_last) {
-      pack_pixels(x, s.rows, piece.row, p, chunk_end, packed_x);
-      if (!diagonal) pack_pixels(y, s.columns, piece.column, p, chunk_end, packed_y);
-      add_pixels(packed_x, packed_y, rows, columns, diagonal, sums);
-    } else {
-      pack_planes(s, x, s.rows, piece.row, p, chunk_end, packed_x);
-      if (!diagonal) pack_planes(s, y, s.columns, piece.column, p, chunk_end, packed_y);
-      add_planes(packed_x, packed_y, rows, columns, diagonal, sums);
+  for (int64_t p = piece.part * s.pixels_per_part(); p < end; p += kTile) {
+    const int64_t depth = min_of(kTile, end - p);
+    const auto tile_of_x = [&](int64_t r, int64_t pixel) {
+      return Tile<T>(s, x, s.rows, piece.row + r, pixel, min_of(pixel + kTile, end));
+    };
+    for (int64_t r = 0; r < rows; r += kTile) pack(tile_of_x(r, p), packed_x + r * kTile);
+    for (int64_t c = 0; c < columns; c += kTile) {
+      const Tile<T> tile(s, y, s.columns, piece.column + c, p, p + depth);
+      A* const to = packed_y + c * kTile;
+      if (!s.channels_last && diagonal) transpose(packed_x + c * kTile, kTile, tile.rows, depth, to, kTile);
+      else if (!s.channels_last) transpose(tile.first, tile.stride, tile.rows, depth, to, kTile);
+      else if (!diagonal) pack(tile, to);
+    }
+    for (int64_t r = 0; r < rows; r += kTile) {
+      const Factor<A> factor{packed_x + r * kTile, s.channels_last ? 1 : kTile, s.channels_last ? kTile : 1};
+      const int64_t height = min_of(kTile, rows - r);
+      for (int64_t c = diagonal ? r : 0; c < columns; c += kTile) {
+        A* const to = sums + r * kBlock + c;
+        if (diagonal && c == r) add_triangle(height, depth, factor, of_y + c * kTile, to, tile_of_x(r, p + kTile));
+        else add_tile(height, min_of(kTile, columns - c), depth, factor, of_y + c * kTile, to);
+      }
     }
   }
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = diagonal ? r : 0; c < columns; ++c) {
-      const A* sum = sums + (r * kTile + c) * lanes;
-      partial[(piece.row + r) * s.columns + piece.column + c] = lanes == 1 ? *sum : sum_of(load_vector(sum));
-    }
+    for (int64_t c = diagonal ? r : 0; c < columns; ++c)
+      partial[(piece.row + r) * s.columns + piece.column + c] = sums[r * kBlock + c];
 }
 
 }  // namespace
@@ -130,10 +105,10 @@ void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* 
 template <class T, class Isa>
 void gram_matrix(const GramShape& s, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const Cpu<Isa>& exec) {
   const int64_t parts = s.parts();
-  exec(s.batch * s.tiles() * parts, 1, [&](int64_t begin, int64_t end) {
+  exec(s.batch * s.tiles(kBlock) * parts, 1, [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
-      const GramPiece piece = gram_piece(s, k, parts);
+      const GramPiece piece = gram_piece(s, k, parts, kBlock);
       sum_piece(s, piece, x + piece.image * s.rows * s.pixels, y + piece.image * s.columns * s.pixels, scratch,
                 partial + piece.part * s.results() + piece.image * s.rows * s.columns);
     }

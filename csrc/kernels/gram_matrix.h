@@ -13,10 +13,9 @@ struct GramShape {
   double scale;                          // of the result
 
   static constexpr int kTile = 64;
-  FV_HD int64_t tiles_down() const { return ceil_div(rows, kTile); }
-  FV_HD int64_t tiles_across() const { return ceil_div(columns, kTile); }
-  FV_HD int64_t tiles() const {
-    return symmetric ? tiles_down() * (tiles_down() + 1) / 2 : tiles_down() * tiles_across();
+  FV_HD int64_t tiles(int64_t tile = kTile) const {
+    const int64_t down = ceil_div(rows, tile);
+    return down * (symmetric ? down + 1 : 2 * ceil_div(columns, tile)) / 2;
   }
   // The pixels are summed in parts, and the parts then in order. Their number is a matter of the shape alone, so that
   // results do not depend on the machine: at most 4096 pixels to a part, which bounds the rounding errors, and less
@@ -33,14 +32,11 @@ struct GramShape {
 struct GramPiece {
   int64_t image, part, row, column;  // the first row and column of the tile
 };
-FV_HD GramPiece gram_piece(const GramShape& s, int64_t piece, int64_t parts) {
-  const int64_t image = piece / parts / s.tiles(), part = piece % parts;
-  int64_t tile = piece / parts % s.tiles();
-  if (!s.symmetric)
-    return {image, part, tile / s.tiles_across() * GramShape::kTile, tile % s.tiles_across() * GramShape::kTile};
-  int64_t row = 0, left = s.tiles_down();
-  for (; tile >= left; --left, ++row) tile -= left;
-  return {image, part, row * GramShape::kTile, (row + tile) * GramShape::kTile};
+FV_HD GramPiece gram_piece(const GramShape& s, int64_t piece, int64_t parts, int64_t size = GramShape::kTile) {
+  const int64_t image = piece / parts / s.tiles(size), part = piece % parts;
+  int64_t tile = piece / parts % s.tiles(size), row = 0, left = ceil_div(s.columns, size);
+  for (; tile >= left; left -= s.symmetric, ++row) tile -= left;
+  return {image, part, row * size, (s.symmetric ? row + tile : tile) * size};
 }
 
 // The sum of all parts for one result. Of a symmetric product only the upper half of `partial` is ever written.

@@ -10,6 +10,9 @@ namespace {
 template <class A>
 constexpr int64_t kPanel = (kVectorBytes == 64 ? 4 : 2) * Vec<A>::kLanes;
 
+// Rows that are computed together.
+constexpr int kProductRows = 6;
+
 // Where the first factor is: at[row * by_row + depth * by_depth].
 template <class A>
 struct Factor {
@@ -41,17 +44,19 @@ template <class A>
 FV_HD void add_product(int64_t rows, int64_t columns, int64_t depth, Factor<A> a, const A* b, int64_t b_stride, A* sums,
                        int64_t sums_stride) {
   constexpr int64_t kLanes = Vec<A>::kLanes;
-  constexpr int kRows = 6, kVectors = kPanel<A> / kLanes;
+  constexpr int kVectors = kPanel<A> / kLanes;
   const bool whole = columns > (kVectors - 1) * kLanes;
   const auto row_block = [&](auto count, int64_t r) {
     const Factor<A> part{a.at + r * a.by_row, a.by_row, a.by_depth};
     A* const to = sums + r * sums_stride;
     if (whole) return add_product_block<count(), kVectors>(depth, part, b, b_stride, to, sums_stride);
-    for (int64_t c = 0; c < columns; c += kLanes)
-      add_product_block<count(), 1>(depth, part, b + c, b_stride, to + c, sums_stride);
+    int64_t c = 0;
+    for (; c + kLanes < columns; c += 2 * kLanes)
+      add_product_block<count(), 2>(depth, part, b + c, b_stride, to + c, sums_stride);
+    if (c < columns) add_product_block<count(), 1>(depth, part, b + c, b_stride, to + c, sums_stride);
   };
   int64_t r = 0;
-  for (; r + kRows <= rows; r += kRows) row_block(std::integral_constant<int, kRows>(), r);
+  for (; r + kProductRows <= rows; r += kProductRows) row_block(std::integral_constant<int, kProductRows>(), r);
   for (; r + 2 <= rows; r += 2) row_block(std::integral_constant<int, 2>(), r);
   if (r < rows) row_block(std::integral_constant<int, 1>(), r);
 }
