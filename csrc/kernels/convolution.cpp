@@ -11,6 +11,7 @@
 
 #include "depthwise.h"
 #include "depthwise_wide.h"
+#include "pixel_shuffle.h"
 #include "simd.h"
 
 namespace fastvision {
@@ -305,6 +306,19 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (is_depthwise_last(s))
     return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
+  if (is_pixel_shuffle(s)) {
+    const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels);
+    const int64_t weights = s.weights() / s.groups;
+    return exec(s.batch * s.groups * panels, 1 + 65536 / (weights * kShuffledPixels), [&](int64_t begin, int64_t end) {
+      std::vector<Accum<T>> scratch;
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t first = k % panels * kShuffledPixels, plane = k / panels, group = plane % s.groups;
+        scatter_pixels(s, first, min_of(first + kShuffledPixels, pixels), small + plane * s.small_channels * pixels,
+                       wide.at + group * weights, of_bias ? of_bias + group * s.large_channels : nullptr,
+                       large + plane * s.large_channels * s.large_h * s.large_w, scratch);
+      }
+    });
+  }
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {

@@ -26,8 +26,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True  # torch 2.13 may crash
     channels_last, wide = is_channels_last(input), input.dtype in (torch.float32, torch.float64)
     if not depthwise:
-        doubles = list(kernel) == [2, 2] and list(geometry) == [2, 2, 0, 0, 1, 1]
-        return which == "scatter" and doubles and wide and not channels_last and weight.shape[1] <= 128
+        side_by_side = list(kernel) == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
+        return which == "scatter" and side_by_side and wide and not channels_last and weight.shape[1] <= 128
     if dilation > 1:
         return dilation >= 8 or which != "gather"
     if stride == 1 or min(kernel) < 2 * stride - stride % 2:  # smaller than for bilinear upsampling
