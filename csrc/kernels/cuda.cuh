@@ -55,7 +55,9 @@ void launch(const CudaExec&, void (*kernel)(P...), emulator::Grid grid, dim3 blo
   emulator::run_kernel(kernel, grid, block, shared_bytes, std::tuple<P...>(args...));
 }
 
-inline void fill_bytes(const CudaExec&, void* p, int value, size_t bytes) { memset(p, value, bytes); }
+inline void fill_bytes(const CudaExec&, void* p, int value, size_t bytes) {
+  if (bytes) memset(p, value, bytes);  // p may be null if there are none
+}
 #endif
 
 constexpr unsigned kFullWarp = 0xffffffffu;

@@ -37,7 +37,8 @@ FV_HD int32_t sum_of_bits(int32_t a, int32_t b) { return int32_t(uint32_t(a) + u
 FV_HD int64_t sum_of_bits(int64_t a, int64_t b) { return int64_t(uint64_t(a) + uint64_t(b)); }
 template <class B, class C>
 FV_HD B sum_of_bits(B a, C b) {
-  return a + b;
+  typedef std::make_unsigned_t<std::decay_t<decltype(a[0])>> Unsigned __attribute__((vector_size(sizeof(B))));
+  return B(Unsigned(a) + Unsigned(b + B{}));
 }
 
 // Horner's scheme, the highest power first.

@@ -44,7 +44,7 @@ FV_HD PasteAxis<A> paste_axis(A low, A high, int64_t mask_size, int64_t padding,
   const A half = (high - low) * A(0.5) * (A(size) / A(mask_size)), center = (high + low) * A(0.5);
   const A most = A(1 << 30);  // beyond any image, and safe to cast
   const A first = center - half, last = center + half;
-  if (!(first > -most && last < most)) return {0, 0, 0, A(0), size};
+  if (!(first > -most && first < most && last > -most && last < most)) return {0, 0, 0, A(0), size};
   const int64_t origin = static_cast<int64_t>(first), extent = static_cast<int64_t>(last) - origin + 1;
   return {origin, max_of(origin, int64_t(0)), min_of(origin + max_of(extent, int64_t(1)), image_size),
           A(size) / A(max_of(extent, int64_t(1))), size};

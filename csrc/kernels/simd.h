@@ -219,8 +219,8 @@ FV_HD VecOf<A, Isa> multiply_add(VecOf<A, Isa> a, VecOf<A, Isa> b, VecOf<A, Isa>
 template <class A, class Isa>
 FV_HD VecOf<A, Isa> add_to_exponent(VecOf<A, Isa> y, VecOf<A, Isa> t) {
   constexpr int kFractionBits = sizeof(A) == 4 ? 23 : 52;
-  const auto bits = bit_cast<IndexVec<A>>(y.raw) + (bit_cast<IndexVec<A>>(t.raw) << kFractionBits);
-  return bit_cast<typename VecOf<A, Isa>::Raw>(bits);
+  typedef std::conditional_t<sizeof(A) == 4, uint32_t, uint64_t> Bits __attribute__((vector_size(kVectorBytes)));
+  return bit_cast<typename VecOf<A, Isa>::Raw>(bit_cast<Bits>(y.raw) + (bit_cast<Bits>(t.raw) << kFractionBits));
 }
 
 template <class A, class Isa>

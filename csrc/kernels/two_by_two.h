@@ -34,11 +34,11 @@ FV_HD bool load_taps(const TwoByTwo& s, const int64_t* index, int64_t window, In
   const Wide step = lane_numbers<double>() * 2;
   Wide inside = all_lanes<double>(-1);
   for (int k = 0; k < Vec<A>::kLanes; k += kWide) {
-    Wide d;
-    memcpy(&d, index + k, sizeof d);
-    d = d - step - all_lanes<double>(window + 2 * k);
-    const Wide right = d == 1, below = d == s.width, both = d == s.width + 1;
-    inside &= (d == 0) | right | below | both;
+    Wide position;
+    memcpy(&position, index + k, sizeof position);
+    const Wide first = step + all_lanes<double>(window + 2 * k), second = first + s.width;
+    const Wide right = position == first + 1, below = position == second, both = position == second + 1;
+    inside &= (position == first) | right | below | both;
     const Wide tap = -right - 2 * below - 3 * both;  // comparisons give 0 or -1
     if constexpr (sizeof(A) == 8) {
       taps = tap;
@@ -51,8 +51,9 @@ FV_HD bool load_taps(const TwoByTwo& s, const int64_t* index, int64_t window, In
 }
 FV_HD int64_t load_tap(const TwoByTwo&, uint8_t tap, int64_t) { return tap < 4 ? tap : -1; }
 FV_HD int64_t load_tap(const TwoByTwo& s, int64_t position, int64_t window) {
-  const int64_t d = position - window;
-  return d == 0 ? 0 : d == 1 ? 1 : d == s.width ? 2 : d == s.width + 1 ? 3 : -1;
+  for (int64_t tap = 0; tap < 4; ++tap)
+    if (position == window + tap / 2 * s.width + tap % 2) return tap;
+  return -1;
 }
 
 // Calls vectors(x, taps) for whole vectors of a row of windows, and single(x, tap) for the rest. y: row of the windows.

@@ -133,6 +133,12 @@ struct Check {
   void at_least(const char* argument, int64_t value, int64_t low) const {
     if (value < low) fail(op, ": ", argument, ": expected an integer >= ", low, ", got ", value);
   }
+  // Of a window, down and across. Products with sizes of maps must not overflow.
+  void steps(const char* argument, int64_t y, int64_t x, int64_t low) const {
+    at_least(argument, min_of(y, x), low);
+    const int64_t most = max_of(y, x);
+    if (most >= int64_t(1) << 31) fail(op, ": ", argument, ": expected an integer < 2**31, got ", most);
+  }
   void finite(const char* argument, double value) const {
     if (!std::isfinite(value)) fail(op, ": ", argument, ": expected a finite number, got ", value);
   }

@@ -17,9 +17,9 @@ ConvolutionShape shape_of_weight(const Check& check, const Tensor& input, const 
   check.shape(weight.dim() == 4 && weight.size(2) >= 1 && weight.size(3) >= 1, "weight", weight,
               "of 4 dimensions, the last two at least 1");
   check.that(geometry.size() == 6, "geometry: expected 6 integers, got ", geometry.size());
-  check.at_least("stride", min_of(geometry[0], geometry[1]), 1);
-  check.at_least("padding", min_of(geometry[2], geometry[3]), 0);
-  check.at_least("dilation", min_of(geometry[4], geometry[5]), 1);
+  check.steps("stride", geometry[0], geometry[1], 1);
+  check.steps("padding", geometry[2], geometry[3], 0);
+  check.steps("dilation", geometry[4], geometry[5], 1);
   check.at_least("groups", groups, 1);
   check.that(weight.size(0) % groups == 0, "weight: expected shape with channels divisible by groups=", groups,
              ", got ", shape_of(weight));

@@ -12,10 +12,10 @@ inline namespace FV_BACKEND {
 inline PoolGeometry geometry_of(const Check& check, const Sizes& window) {
   check.that(window.size() == 8, "window: expected 8 integers, got ", window.size());
   const PoolGeometry g{window[0], window[1], window[2], window[3], window[4], window[5], window[6], window[7]};
-  check.at_least("kernel_size", min_of(g.kernel_y, g.kernel_x), 1);
-  check.at_least("stride", min_of(g.stride_y, g.stride_x), 1);
-  check.at_least("padding", min_of(g.padding_y, g.padding_x), 0);
-  check.at_least("dilation", min_of(g.dilation_y, g.dilation_x), 1);
+  check.steps("kernel_size", g.kernel_y, g.kernel_x, 1);
+  check.steps("stride", g.stride_y, g.stride_x, 1);
+  check.steps("padding", g.padding_y, g.padding_x, 0);
+  check.steps("dilation", g.dilation_y, g.dilation_x, 1);
   check.that(g.padding_y <= ((g.kernel_y - 1) * g.dilation_y + 1) / 2 &&
                  g.padding_x <= ((g.kernel_x - 1) * g.dilation_x + 1) / 2,
              "padding: expected at most half of the effective kernel size, got (", g.padding_y, ", ", g.padding_x, ")");

@@ -38,8 +38,8 @@ Tensor separable_conv2d(const Tensor& input, const Tensor& depthwise_weight, con
   per_channel("scale_shift", shift, p.size(0));
   check.that(scale.has_value() == shift.has_value(), "scale_shift: expected both or none, got one");
   check.that(geometry.size() == 4, "geometry: expected 4 integers, got ", geometry.size());
-  check.at_least("padding", min_of(geometry[0], geometry[1]), 0);
-  check.at_least("dilation", min_of(geometry[2], geometry[3]), 1);
+  check.steps("padding", geometry[0], geometry[1], 0);
+  check.steps("dilation", geometry[2], geometry[3], 1);
   check.that(input.size(2) >= 1 && input.size(3) >= 1, "input: expected at least one pixel per map, got ",
              shape_of(input));
   check.that(out_h >= 1 && out_w >= 1, "output_size: expected integers >= 1, got ", out_h, "x", out_w);

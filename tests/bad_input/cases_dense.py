@@ -23,6 +23,22 @@ def a084_compact_and_negative(b):
         index_error_in_row_2(b, bad)
 
 
+def extreme_index(b):
+    for bad in (-(2**63), 2**63 - 1):
+        index = torch.arange(4).view(1, 1, 2, 2)
+        index[0, 0, 1, 0] = bad
+        index_error_in_row_2(b, index)
+
+
+def huge_windows(b):
+    x = X(1, 1, 4, 4).to(b.device)
+    for name in ("kernel_size", "stride", "padding", "dilation"):
+        for number in (2**31, 2**63 - 1):
+            numbers = {"kernel_size": 2, name: number}
+            with raises(ValueError, "max_pool2d", name, "expected an integer < 2**31", str(number)):
+                ops.max_pool2d(x, **numbers)
+
+
 def index_error_in_row_2(b, index):
     x = X(1, 1, 2, 2)
     if b.name == "cpu":

@@ -45,6 +45,11 @@ def pair(op: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
     return values[0], values[1]
 
 
+def steps(op: str, argument: str, values: Sequence[int], low: int) -> None:
+    check(min(values) >= low, op, ": ", argument, ": expected an integer >= ", low, ", got ", min(values))
+    check(max(values) < 2**31, op, ": ", argument, ": expected an integer < 2**31, got ", max(values))
+
+
 def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 

@@ -93,10 +93,9 @@ def check_maps(op: str, input: Tensor, name: str, weight: Tensor, geometry: Sequ
     _arguments.same_device(op, "weight", weight, name, input)
     ok = weight.dim() == 4 and weight.shape[2] >= 1 and weight.shape[3] >= 1
     _arguments.shape(ok, op, "weight", weight, "of 4 dimensions, the last two at least 1")
-    for argument, value, low in zip(
-        ("stride", "padding", "dilation"), (geometry[:2], geometry[2:4], geometry[4:]), (1, 0, 1)
-    ):
-        _lib.check(min(value) >= low, op, ": ", argument, ": expected an integer >= ", low, ", got ", min(value))
+    _arguments.steps(op, "stride", geometry[:2], 1)
+    _arguments.steps(op, "padding", geometry[2:4], 0)
+    _arguments.steps(op, "dilation", geometry[4:], 1)
     _lib.check(groups >= 1, op, ": groups: expected an integer >= 1, got ", groups)
     divides = weight.shape[0] % groups == 0
     wanted = f"channels divisible by groups={groups}"

@@ -86,11 +86,9 @@ def _check(
     _arguments.same_device(op, "weight", weight, "input", input)
     fits = weight.dim() == 4 and weight.shape[2] >= 1 and weight.shape[3] >= 1
     _arguments.shape(fits, op, "weight", weight, "of 4 dimensions, the last two at least 1")
-    for name, pair, low in zip(
-        ("stride", "padding", "dilation"), (geometry[:2], geometry[2:4], geometry[4:]), (1, 0, 1)
-    ):
-        _lib.check(min(pair) >= low, op, ": ", name, ": expected an integer >= ", low, ", got ", min(pair))
-        _lib.check(max(pair) < 2**31, op, ": ", name, ": expected an integer < 2**31, got ", max(pair))
+    _arguments.steps(op, "stride", geometry[:2], 1)
+    _arguments.steps(op, "padding", geometry[2:4], 0)
+    _arguments.steps(op, "dilation", geometry[4:], 1)
     (n, c, h, w), (d, per_group, *kernel) = input.shape, weight.shape
     _lib.check(h >= 1 and w >= 1, op, ": input: expected at least one pixel per map, got ", tuple(input.shape))
     divides = (c > 0 and c % per_group == 0) if per_group > 0 else c == 0

@@ -84,13 +84,10 @@ def with_batch(op: str, argument: str, t: Tensor) -> Tensor:
 def check_window(op: str, window: Sequence[int]) -> None:
     """For fake kernels: geometry_of in csrc/torch/pooling.h."""
     kernel, stride, padding, dilation = (list(window[k : k + 2]) for k in range(0, 8, 2))
-    for name, value, low in (
-        ("kernel_size", kernel, 1),
-        ("stride", stride, 1),
-        ("padding", padding, 0),
-        ("dilation", dilation, 1),
-    ):
-        _lib.check(min(value) >= low, op, ": ", name, ": expected an integer >= ", low, ", got ", min(value))
+    _arguments.steps(op, "kernel_size", kernel, 1)
+    _arguments.steps(op, "stride", stride, 1)
+    _arguments.steps(op, "padding", padding, 0)
+    _arguments.steps(op, "dilation", dilation, 1)
     half = all(p <= ((k - 1) * d + 1) // 2 for p, k, d in zip(padding, kernel, dilation))
     _lib.check(half, op, ": padding: expected at most half of the effective kernel size, got ", tuple(padding))
 

@@ -171,8 +171,8 @@ def _check(input: Tensor, factors: _Factors, geometry: Sequence[int]) -> None:
             fits = vector.dim() == 1 and vector.shape[0] == count
             _lib.check(fits, op, ": ", name, ": expected shape (", count, ",), got ", tuple(vector.shape))
     _lib.check((factors.scale is None) == (factors.shift is None), op, ": scale_shift: expected both or none, got one")
-    for name, value, low in (("padding", min(geometry[:2]), 0), ("dilation", min(geometry[2:]), 1)):
-        _lib.check(value >= low, op, ": ", name, ": expected an integer >= ", low, ", got ", value)
+    _arguments.steps(op, "padding", geometry[:2], 0)
+    _arguments.steps(op, "dilation", geometry[2:], 1)
     pixels = input.shape[2] >= 1 and input.shape[3] >= 1
     _lib.check(pixels, op, ": input: expected at least one pixel per map, got ", tuple(input.shape))
 
