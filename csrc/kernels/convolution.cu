@@ -1,9 +1,8 @@
 // A thread per pixel of the result adds up the taps that meet it, neighbouring threads neighbouring elements in memory,
 // so that each tap is one coalesced read which the caches answer for all but the first. With one channel per group
-// (bilinear upsampling, atrous depthwise) that is bound by writing the result; with many channels it is bound by the
-// reads, and algorithm="auto" leaves such problems to torch. A gradient by the weights is a block per weight, its sum a
-// fixed tree. No atomics: deterministic.
-#include "convolution.h"
+// (bilinear upsampling, atrous depthwise) that is bound by writing the result. A gradient by the weights is a block per
+// weight, its sum a fixed tree. No atomics: deterministic. Many channels per group: convolution_dense.cu.
+#include "convolution_dense.h"
 #include "cuda.cuh"
 
 namespace fastvision {
@@ -108,6 +107,7 @@ __global__ void __launch_bounds__(kThreads) product_kernel(ConvolutionShape s, c
 template <class T>
 void convolution_gather(const ConvolutionShape& s, const T* large, const T* weight, const T* bias, T* small,
                         const CudaExec& exec) {
+  if (is_dense(s)) return dense_gather(s, large, weight, bias, small, exec);
   const int64_t items = s.batch * small_layout(s).image;
   if (items > 0) launch(exec, gather_kernel<T>, grid_for(items), kThreads, 0, s, large, weight, bias, small);
 }
@@ -115,12 +115,14 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
 template <class T>
 void convolution_scatter(const ConvolutionShape& s, const T* small, const T* weight, const T* bias, T* large,
                          const CudaExec& exec) {
+  if (is_dense(s)) return dense_scatter(s, small, weight, bias, large, exec);
   const int64_t items = s.batch * large_layout(s).image;
   if (items > 0) launch(exec, scatter_kernel<T>, grid_for(items), kThreads, 0, s, small, weight, bias, large);
 }
 
 template <class T>
 void convolution_product(const ConvolutionShape& s, const T* small, const T* large, T* weight, const CudaExec& exec) {
+  if (is_dense(s)) return dense_product(s, small, large, weight, exec);
   const int64_t items = s.weights();
   if (items > 0) launch(exec, product_kernel<T>, grid_for(items, 1), kThreads, 0, s, small, large, weight);
 }
