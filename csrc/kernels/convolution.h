@@ -11,6 +11,8 @@ struct ConvolutionShape {
   int64_t small_h, small_w, large_h, large_w;
   int64_t kernel_y, kernel_x, stride_y, stride_x, padding_y, padding_x, dilation_y, dilation_x;
   bool channels_last;  // (batch, h, w, channels) instead of (batch, channels, h, w)
+  bool weight_last;    // weights, not gradients by them, have their large channels last; only where is_dense, on CUDA
+  bool tf32;           // CUDA: float32 factors may be rounded to tf32
 
   FV_HD int64_t taps() const { return kernel_y * kernel_x; }
   FV_HD int64_t weights() const { return groups * small_channels * large_channels * taps(); }

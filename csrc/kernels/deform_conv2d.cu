@@ -89,9 +89,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
           const int row = k / kDepth, c = k % kDepth;
           const int64_t d = panel * kTile + row;
           const bool counts = c < slice.count;
-          stage.x[row][c] =
+          stage.x(row, c) =
               counts && first + row < s.pixels() ? from_accum<T>(corners.value(row, from + c, s.in_channels)) : T{};
-          stage.y[row][c] = counts && d < s.group_out() ? factors[(d * s.group_in() + c) * s.taps()] : T{};
+          stage.y(row, c) = counts && d < s.group_out() ? factors[(d * s.group_in() + c) * s.taps()] : T{};
         }
         __syncthreads();
         tile.add(stage);
@@ -134,9 +134,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
         for (int k = threadIdx.x; k < kTile * kDepth; k += kThreads) {
           const int row = k % kTile, p = k / kTile;
           const bool counts = first + p < s.pixels();
-          stage.x[row][p] =
+          stage.x(row, p) =
               counts && panel * kTile + row < s.group_out() ? rows[(first + p) * s.out_channels + row] : T{};
-          stage.y[row][p] =
+          stage.y(row, p) =
               counts && row < slice.count ? from_accum<T>(corners.value(p, from + row, s.in_channels)) : T{};
         }
         __syncthreads();
@@ -172,9 +172,9 @@ __device__ void multiply_samples(const DeformShape& s, const ChannelSlice& slice
   for (int64_t first = 0; first < s.group_out(); first += kDepth) {
     for (int k = threadIdx.x; k < kTile * kDepth; k += kThreads) {
       const int row = k / kDepth, d = k % kDepth, c = k % kTile, depth = k / kTile;
-      samples.stage.x[row][d] =
+      samples.stage.x(row, d) =
           row < count && first + d < s.group_out() ? rows[pixel_of(row) * s.out_channels + first + d] : T{};
-      samples.stage.y[c][depth] = c < slice.count && first + depth < s.group_out()
+      samples.stage.y(c, depth) = c < slice.count && first + depth < s.group_out()
                                       ? factors[((first + depth) * s.group_in() + c) * s.taps()]
                                       : T{};
     }

@@ -19,14 +19,14 @@ constexpr int kDepth = kProductDepth<T>;
 
 // Channels [c0, c0 + 64) of pixels [p0, p0 + kDepth) to shared memory, zeros beyond the channels and beyond `end`.
 template <class T>
-__device__ void load_tile(T (&to)[kTile][kProductRow<T>], const GramShape& s, const T* features, int64_t channels,
+__device__ void load_tile(ProductFactor<T, kTile, false>& to, const GramShape& s, const T* features, int64_t channels,
                           int64_t c0, int64_t p0, int64_t end) {
   constexpr int kPack = 16 / sizeof(T), kPacks = kDepth<T> / kPack;
   if (!s.channels_last && s.pixels % kPack == 0) {
     for (int k = threadIdx.x; k < kTile * kPacks; k += kThreads) {
       const int c = k / kPacks, p = k % kPacks * kPack;
       const bool inside = c0 + c < channels && p0 + p < end;
-      cp_async<16>(&to[c][p], inside ? features + (c0 + c) * s.pixels + p0 + p : features, inside ? 16 : 0);
+      cp_async<16>(&to(c, p), inside ? features + (c0 + c) * s.pixels + p0 + p : features, inside ? 16 : 0);
     }
     return;
   }
@@ -34,7 +34,7 @@ __device__ void load_tile(T (&to)[kTile][kProductRow<T>], const GramShape& s, co
     const int c = s.channels_last ? k % kTile : k / kDepth<T>, p = s.channels_last ? k / kTile : k % kDepth<T>;
     const bool inside = c0 + c < channels && p0 + p < end;
     const int64_t place = s.channels_last ? (p0 + p) * channels + c0 + c : (c0 + c) * s.pixels + p0 + p;
-    to[c][p] = inside ? features[place] : T{};
+    to(c, p) = inside ? features[place] : T{};
   }
 }
 
@@ -48,23 +48,13 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t begin = piece.part * per_part, end = min_of(begin + per_part, s.pixels);
     const T* of_x = x + piece.image * s.rows * s.pixels;
     const T* of_y = y + piece.image * s.columns * s.pixels;
-    const auto load = [&](int64_t p) {
-      Stage<T>& stage = stages[(p - begin) / kDepth<T> % 2];
-      if (p < end) {
-        load_tile(stage.x, s, of_x, s.rows, piece.row, p, end);
-        load_tile(stage.y, s, of_y, s.columns, piece.column, p, end);
-      }
-      cp_async_commit();
-    };
+    int64_t p = begin;
     Tile tile;
-    load(begin);
-    for (int64_t p = begin; p < end; p += kDepth<T>) {
-      load(p + kDepth<T>);
-      cp_async_wait<1>();
-      __syncthreads();
-      tile.add(stages[(p - begin) / kDepth<T> % 2]);
-      __syncthreads();
-    }
+    add_products<2>(tile, stages, ceil_div(end - begin, int64_t(kDepth<T>)), [&](Stage<T>& stage) {
+      load_tile(stage.x, s, of_x, s.rows, piece.row, p, end);
+      load_tile(stage.y, s, of_y, s.columns, piece.column, p, end);
+      p += kDepth<T>;
+    });
     Accum<T>* to = partial + piece.part * s.results() + piece.image * s.rows * s.columns;
     tile.each([&](int i, int j, Accum<T> sum) {
       const int64_t row = piece.row + i, column = piece.column + j;

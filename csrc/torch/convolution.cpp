@@ -1,5 +1,4 @@
-#include "../kernels/convolution.h"
-
+#include "../kernels/convolution_dense.h"
 #include "binding.h"
 #include "regions.h"
 
@@ -9,7 +8,7 @@ namespace {
 
 // geometry: stride, padding and dilation, two numbers each. All checks that do not concern the sizes of the maps.
 ConvolutionShape shape_of_weight(const Check& check, const Tensor& input, const char* input_name, const Tensor& weight,
-                                 const Sizes& geometry, int64_t groups) {
+                                 const Sizes& geometry, int64_t groups, bool tf32) {
   check.all_floats(input_name, input);
   check.shape(input.dim() == 4, input_name, input, "(N, C, H, W) or (C, H, W)");
   check.same_dtype("weight", weight, input_name, input);
@@ -33,6 +32,8 @@ ConvolutionShape shape_of_weight(const Check& check, const Tensor& input, const 
   s.padding_y = geometry[2], s.padding_x = geometry[3];
   s.dilation_y = geometry[4], s.dilation_x = geometry[5];
   s.channels_last = is_channels_last(input);
+  s.weight_last = FV_IS != FV_IS_cpu && s.channels_last && is_dense(s);
+  s.tf32 = tf32;
   check.that(input.size(2) >= 1 && input.size(3) >= 1, input_name, ": expected at least one pixel per map, got ",
              shape_of(input));
   return s;
@@ -56,9 +57,9 @@ void check_bias(const Check& check, const std::optional<Tensor>& bias, const Ten
 }
 
 Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, const Sizes& geometry,
-              int64_t groups, int64_t out_h, int64_t out_w, bool) {
+              int64_t groups, int64_t out_h, int64_t out_w, bool, bool tf32) {
   const Check check{"conv2d"};
-  ConvolutionShape s = shape_of_weight(check, input, "input", weight, geometry, groups);
+  ConvolutionShape s = shape_of_weight(check, input, "input", weight, geometry, groups, tf32);
   check_channels(check, input, "input", s.groups * s.large_channels, groups);
   check_bias(check, bias, input, weight.size(0));
   check_out(check, out_h, out_w);
@@ -68,7 +69,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Ten
   const MemoryFormat format = format_of(s.channels_last);
   const Tensor out = check.empty(input, {s.batch, weight.size(0), out_h, out_w}, input.scalar_type(), format);
   if (out.numel() == 0) return out;
-  const Tensor x = dense(input, format), w = dense(weight);
+  const Tensor x = dense(input, format), w = dense(weight, format_of(s.weight_last));
   const std::optional<Tensor> b = dense(bias);
   dispatch_all_floats(x, [&](auto t) {
     using T = decltype(t);
@@ -80,9 +81,9 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Ten
 }
 
 Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-                        const Sizes& geometry, int64_t groups, int64_t out_h, int64_t out_w, bool) {
+                        const Sizes& geometry, int64_t groups, int64_t out_h, int64_t out_w, bool, bool tf32) {
   const Check check{"conv_transpose2d"};
-  ConvolutionShape s = shape_of_weight(check, input, "input", weight, geometry, groups);
+  ConvolutionShape s = shape_of_weight(check, input, "input", weight, geometry, groups, tf32);
   check_channels(check, input, "input", weight.size(0), groups);
   check_bias(check, bias, input, s.groups * s.large_channels);
   check_out(check, out_h, out_w);
@@ -93,7 +94,7 @@ Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const std::op
   const Tensor out =
       check.empty(input, {s.batch, s.groups * s.large_channels, out_h, out_w}, input.scalar_type(), format);
   if (out.numel() == 0) return out;
-  const Tensor x = dense(input, format), w = dense(weight);
+  const Tensor x = dense(input, format), w = dense(weight, format_of(s.weight_last));
   const std::optional<Tensor> b = dense(bias);
   dispatch_all_floats(x, [&](auto t) {
     using T = decltype(t);
@@ -106,7 +107,7 @@ Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const std::op
 
 // The gradient of both ops by their weight, (channels of small, channels of a group of large, kernel_h, kernel_w).
 Tensor conv2d_weight_gradient(const Tensor& small, const Tensor& large, const Sizes& geometry, int64_t groups,
-                              int64_t kernel_h, int64_t kernel_w) {
+                              int64_t kernel_h, int64_t kernel_w, bool tf32) {
   const Check check{"conv2d_weight_gradient"};
   check.all_floats("small", small);
   check.shape(small.dim() == 4, "small", small, "(N, C, H, W)");
@@ -116,7 +117,7 @@ Tensor conv2d_weight_gradient(const Tensor& small, const Tensor& large, const Si
              shape_of(large));
   check.at_least("kernel_size", min_of(kernel_h, kernel_w), 1);
   const Tensor out = check.empty(small, {small.size(1), large.size(1) / groups, kernel_h, kernel_w});
-  ConvolutionShape s = shape_of_weight(check, large, "large", out, geometry, groups);
+  ConvolutionShape s = shape_of_weight(check, large, "large", out, geometry, groups, tf32);
   s.small_h = small.size(2), s.small_w = small.size(3);
   s.large_h = large.size(2), s.large_w = large.size(3);
   const Backend backend(small);

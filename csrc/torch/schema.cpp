@@ -163,17 +163,17 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
 
   // geometry: stride, padding and dilation, two numbers each. The sizes of the result may be any: a window counts what
   // of it is inside the map, so that each op is the gradient of the others.
-  // auto: gradients are torch's where those are faster.
+  // auto: gradients are torch's where those are faster. tf32: CUDA may round float32 factors.
   m.def(
       "conv2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int groups, SymInt out_h, SymInt out_w,"
-      " bool auto) -> Tensor");
+      " bool auto, bool tf32) -> Tensor");
   m.def(
       "conv_transpose2d(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int groups, SymInt out_h,"
-      " SymInt out_w, bool auto) -> Tensor");
+      " SymInt out_w, bool auto, bool tf32) -> Tensor");
   // small: a pixel per window of large.
   m.def(
       "conv2d_weight_gradient(Tensor small, Tensor large, int[] geometry, int groups, SymInt kernel_h,"
-      " SymInt kernel_w) -> Tensor");
+      " SymInt kernel_w, bool tf32) -> Tensor");
   m.def(
       "separable_conv2d(Tensor input, Tensor depthwise_weight, Tensor pointwise_weight, Tensor? depthwise_bias,"
       " Tensor? pointwise_bias, Tensor? scale, Tensor? shift, int[] geometry, bool depthwise_relu, bool relu,"

@@ -95,6 +95,36 @@ def test_transposed_convolution_matches_torch(backend, p, extra):
     )
 
 
+# Channels in whole packs of 16 bytes; more than a warp has at once.
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+@pytest.mark.parametrize(
+    ("groups", "size", "kernel", "stride", "padding", "dilation"),
+    [
+        (24, (13, 12), (3, 3), (1, 1), (6, 5), (6, 5)),
+        (264, (5, 4), (2, 3), (2, 1), (1, 0), (1, 1)),
+        (8, (6, 7), (5, 5), (2, 3), (3, 4), (1, 2)),
+        (8, (6, 7), (6, 5), (1, 1), (2, 2), (1, 1)),
+    ],
+)
+def test_depthwise_channels_last(backend, dtype, groups, size, kernel, stride, padding, dilation):
+    problem = {"seed": groups, "batch": 2, "size": size, "groups": groups, "channels": (1, 1), "kernel": kernel}
+    problem |= {"bias": kernel[0] == 3, "dtype": dtype, "format": torch.channels_last, "layout": "contiguous"}
+    for name, options in (
+        ("conv2d", (stride, padding, dilation, groups)),
+        ("conv_transpose2d", (stride, padding, 0, groups, dilation)),
+    ):
+        compare(
+            lambda *t, name=name, options=options: getattr(ops, name)(
+                t[0], t[1], t[2] if len(t) > 2 else None, *options, algorithm="fastvision"
+            ),
+            lambda *t, name=name, options=options: getattr(functional, name)(
+                t[0], t[1], t[2] if len(t) > 2 else None, *options
+            ),
+            tensors(backend, problem, name == "conv_transpose2d"),
+            problem,
+        )
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_first_and_second_gradient(backend, groups):
     g = backend.vary(1)

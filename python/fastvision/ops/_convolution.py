@@ -1,8 +1,9 @@
 """What convolution and transposed convolution share: arguments, fake kernels and gradients.
 
-Kernels: csrc/kernels/convolution.{h,cpp,cu}. Binding: csrc/torch/convolution.cpp. Each gradient is one of the other two
-maps, so that gradients of every order are these three. The ops' last argument says whether the gradients are chosen by
-``algorithm="auto"`` (ops/_dispatch.py), each for itself; else they are the own kernels.
+Kernels: csrc/kernels/convolution.{h,cpp,cu} and convolution_dense.{h,cu}. Binding: csrc/torch/convolution.cpp. Each
+gradient is one of the other two maps, so that gradients of every order are these three. The ops' argument ``auto`` says
+whether the gradients are chosen by ``algorithm="auto"`` (ops/_dispatch.py), each for itself; else they are the own
+kernels. ``tf32``: whether CUDA may round float32 factors.
 """
 
 from collections.abc import Sequence
@@ -52,6 +53,16 @@ def with_batch(op: str, t: Tensor) -> Tensor:
     if t.dim() not in (3, 4):
         raise ValueError(f"{op}: input: expected shape (N, C, H, W) or (C, H, W), got {tuple(t.shape)}")
     return t if t.dim() == 4 else t[None]
+
+
+def allows_tf32() -> bool:
+    """Torch's switch for convolutions of float32 on CUDA."""
+    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+
+
+# A compiled function keeps what the switch was at compilation. This is what torch.compiler.assume_constant_result does,
+# after importing torch's compiler, which takes longer than all of this package.
+allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
@@ -114,6 +125,7 @@ def _(
     out_h: int,
     out_w: int,
     auto: bool,
+    tf32: bool,
 ) -> Tensor:
     check_arguments("conv2d", input, weight, bias, geometry, groups, False)
     return new_features(input, (input.shape[0], weight.shape[0], out_h, out_w), is_channels_last(input))
@@ -129,6 +141,7 @@ def _(
     out_h: int,
     out_w: int,
     auto: bool,
+    tf32: bool,
 ) -> Tensor:
     check_arguments("conv_transpose2d", input, weight, bias, geometry, groups, True)
     size = (input.shape[0], weight.shape[1] * groups, out_h, out_w)
@@ -136,12 +149,14 @@ def _(
 
 
 @_lib.register_fake("conv2d_weight_gradient")
-def _(small: Tensor, large: Tensor, geometry: list[int], groups: int, kernel_h: int, kernel_w: int) -> Tensor:
+def _(
+    small: Tensor, large: Tensor, geometry: list[int], groups: int, kernel_h: int, kernel_w: int, tf32: bool
+) -> Tensor:
     return small.new_empty(small.shape[1], large.shape[1] // groups, kernel_h, kernel_w)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    input, weight, bias, ctx.geometry, ctx.groups, _, _, ctx.auto = inputs
+    input, weight, bias, ctx.geometry, ctx.groups, _, _, ctx.auto, ctx.tf32 = inputs
     ctx.save_for_backward(input, weight)
     ctx.with_bias = bias is not None
 
@@ -150,20 +165,20 @@ def _conv_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
     by_input, by_weight, own = _gradients_of_torch(ctx, grad, False)
     if own[0]:
-        by_input = conv_transpose2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:], False)
+        by_input = conv_transpose2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:], False, ctx.tf32)
     if own[1]:
-        by_weight = weight_gradient_op(grad, input, ctx.geometry, ctx.groups, *weight.shape[2:])
-    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None, None
+        by_weight = weight_gradient_op(grad, input, ctx.geometry, ctx.groups, *weight.shape[2:], ctx.tf32)
+    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None, None, None
 
 
 def _transposed_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     input, weight = ctx.saved_tensors
     by_input, by_weight, own = _gradients_of_torch(ctx, grad, True)
     if own[0]:
-        by_input = conv2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:], False)
+        by_input = conv2d_op(grad, weight, None, ctx.geometry, ctx.groups, *input.shape[2:], False, ctx.tf32)
     if own[1]:
-        by_weight = weight_gradient_op(input, grad, ctx.geometry, ctx.groups, *weight.shape[2:])
-    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None, None
+        by_weight = weight_gradient_op(input, grad, ctx.geometry, ctx.groups, *weight.shape[2:], ctx.tf32)
+    return by_input, by_weight, _by_bias(ctx, grad), None, None, None, None, None, None
 
 
 def _gradients_of_torch(ctx: Any, grad: Tensor, transposed: bool) -> tuple[Tensor | None, Tensor | None, list[bool]]:
@@ -193,7 +208,7 @@ def _by_bias(ctx: Any, grad: Tensor) -> Tensor | None:
 
 
 def _setup_weight(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    small, large, ctx.geometry, ctx.groups, _, _ = inputs
+    small, large, ctx.geometry, ctx.groups, _, _, ctx.tf32 = inputs
     ctx.save_for_backward(small, large)
 
 
@@ -201,10 +216,12 @@ def _weight_backward(ctx: Any, tangent: Tensor) -> tuple[Tensor | None, ...]:
     small, large = ctx.saved_tensors
     by_small = by_large = None
     if ctx.needs_input_grad[0]:
-        by_small = conv2d_op(large, tangent, None, ctx.geometry, ctx.groups, *small.shape[2:], False)
+        by_small = conv2d_op(large, tangent, None, ctx.geometry, ctx.groups, *small.shape[2:], False, ctx.tf32)
     if ctx.needs_input_grad[1]:
-        by_large = conv_transpose2d_op(small, tangent, None, ctx.geometry, ctx.groups, *large.shape[2:], False)
-    return by_small, by_large, None, None, None, None
+        by_large = conv_transpose2d_op(
+            small, tangent, None, ctx.geometry, ctx.groups, *large.shape[2:], False, ctx.tf32
+        )
+    return by_small, by_large, None, None, None, None, None
 
 
 _lib.register_autograd(conv2d_op, _conv_backward, _setup_context)

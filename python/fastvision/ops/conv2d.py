@@ -8,6 +8,7 @@ from torch.nn import functional
 from .. import _lib
 from . import _arguments
 from ._convolution import (
+    allows_tf32,
     autocast,
     check_algorithm,
     check_arguments,
@@ -49,8 +50,9 @@ def conv2d(
         ``H' = (H + 2 * padding - dilation * (kernel height - 1) - 1) // stride + 1``.
 
     The own kernels have no column buffer and no atomics; they and their gradients are deterministic, and any number of
-    times differentiable. 16-bit problems are added up in float32. NaN and infinity reach the pixels that depend on
-    them.
+    times differentiable. 16-bit problems are added up in float32. float32 is never rounded, except on CUDA where torch
+    allows TF32 for convolutions (``torch.backends.cudnn.conv.fp32_precision``; it does by default) and both maps have
+    at least 16 channels per group. NaN and infinity reach the pixels that depend on them.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -73,7 +75,7 @@ def conv2d(
     size = _output_size(batch, weight, geometry)
     out: Tensor
     if own_forward("gather", algorithm, batch, weight, geometry, groups):
-        out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto")
+        out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", allows_tf32())
     else:
         if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
             batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last

@@ -9,6 +9,7 @@ from torch.nn import functional
 from .. import _lib
 from . import _arguments
 from ._convolution import (
+    allows_tf32,
     autocast,
     check_algorithm,
     check_arguments,
@@ -52,7 +53,8 @@ def conv_transpose2d(
 
     The own kernels compute each of the ``stride^2`` residues of the output as a dense convolution: no column buffer, no
     atomics, deterministic, and so are their gradients; any number of times differentiable. 16-bit problems are added up
-    in float32. NaN and infinity reach the pixels that depend on them.
+    in float32; float32 is never rounded, except to TF32 as :func:`conv2d` says. NaN and infinity reach the pixels that
+    depend on them.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -86,7 +88,7 @@ def conv_transpose2d(
         raise ValueError(f"{op}: padding: expected an output of at least 1x1, got {size[0]}x{size[1]}")
     out: Tensor
     if own_forward("scatter", algorithm, batch, weight, geometry, groups):
-        out = conv_transpose2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto")
+        out = conv_transpose2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", allows_tf32())
     else:
         parts = (geometry[:2], geometry[2:4], list(extra), groups, geometry[4:])
         out = functional.conv_transpose2d(batch, weight, bias, *parts)
