@@ -23,6 +23,7 @@ struct WinogradShape {
   int64_t padding_y, padding_x, dilation_y, dilation_x;
   int64_t weight_by_result, weight_by_source;  // strides of the weights by channel
   bool flipped;                                // whether the taps are in the opposite order
+  bool channels_last;
 };
 
 // The transforms of rows (or columns) of a tile, vectors `step` apart.
@@ -66,21 +67,17 @@ inline bool winograd_applies(const ConvolutionShape& s, int64_t result_h, int64_
   return 9 * result_h * result_w >= WinogradTile::kParts * tiles;
 }
 inline WinogradShape winograd_gather(const ConvolutionShape& s) {
-  return {s.batch,      large_layout(s), small_layout(s),      s.padding_y, s.padding_x,
-          s.dilation_y, s.dilation_x,    9 * s.large_channels, 9,           false};
+  WinogradShape w{s.batch, large_layout(s), small_layout(s), s.padding_y, s.padding_x, s.dilation_y, s.dilation_x};
+  w.weight_by_result = 9 * s.large_channels, w.weight_by_source = 9;
+  w.flipped = false, w.channels_last = s.channels_last;
+  return w;
 }
 inline WinogradShape winograd_scatter(const ConvolutionShape& s) {
-  const int64_t padding_y = 2 * s.dilation_y - s.padding_y, padding_x = 2 * s.dilation_x - s.padding_x;
-  return {s.batch,
-          small_layout(s),
-          large_layout(s),
-          padding_y,
-          padding_x,
-          s.dilation_y,
-          s.dilation_x,
-          9,
-          9 * s.large_channels,
-          true};
+  WinogradShape w{s.batch, small_layout(s), large_layout(s), 0, 0, s.dilation_y, s.dilation_x};
+  w.padding_y = 2 * s.dilation_y - s.padding_y, w.padding_x = 2 * s.dilation_x - s.padding_x;
+  w.weight_by_result = 9, w.weight_by_source = 9 * s.large_channels;
+  w.flipped = true, w.channels_last = s.channels_last;
+  return w;
 }
 
 template <class Isa>
@@ -341,14 +338,13 @@ class Winograd {
         t = last;
       }
     };
-    const bool planes = s.from.channel != 1;
-    if (planes)
+    if (!s.channels_last)
       each_row([&](int64_t t, int64_t last) {
         transform_planes(t, last, scratch.sources.data() + (t - begin) * scratch.source_stride, scratch);
       });
     else transform_pixels(begin, end, scratch);
     multiply(end - begin, scratch);
-    if (planes)
+    if (!s.channels_last)
       each_row([&](int64_t t, int64_t last) {
         write_planes(t, last, scratch.products.data() + (t - begin) * scratch.result_stride,
                      scratch.bad.data() + (t - begin), scratch);

@@ -26,6 +26,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True  # torch 2.13 may crash
     channels_last, wide = is_channels_last(input), input.dtype in (torch.float32, torch.float64)
     if not depthwise:
+        if which != "product" and _is_winograd(input, weight, geometry, groups):
+            return True
         doubles = list(kernel) == [2, 2] and list(geometry) == [2, 2, 0, 0, 1, 1]
         return which == "scatter" and doubles and wide and not channels_last and weight.shape[1] <= 128
     if dilation > 1:
@@ -46,6 +48,15 @@ def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Seque
     return (input.requires_grad and own_is_faster(by_input, *problem)) or (
         weight.requires_grad and own_is_faster("product", *problem)
     )
+
+
+def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
+    """Whether the CPU kernel for 3 x 3 convolutions with stride 1 of many channels is worth transforming weights."""
+    if input.dtype != torch.float32 or groups != 1 or tuple(weight.shape[2:]) != (3, 3) or max(geometry[:2]) > 1:
+        return False
+    pixels = input.shape[0] * input.shape[2] * input.shape[3]
+    out, channels = weight.shape[:2]
+    return min(out, channels) >= 64 and out * channels <= 512 * 512 and pixels >= 196 and max(geometry[4:]) <= 2
 
 
 def has_empty_windows(weight: Tensor, geometry: Sequence[int]) -> bool:
