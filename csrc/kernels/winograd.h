@@ -110,10 +110,11 @@ class Winograd {
       for (int64_t k = begin; k < end; ++k)
         transform_weights(k / chunks, k % chunks * kChannels, min_of((k % chunks + 1) * kChannels, depth));
     });
-    // Blocks whose parts lie in the cache, enough of them for all threads.
-    constexpr int64_t kFloats = 3 << 17;
-    int64_t step = min_of(kFloats / (kParts * (depth + width)), ceil_div(tiles, exec.threads));
-    step = max_of(ceil_div(step, kProductRows), int64_t(2)) * kProductRows;
+    // Blocks of 768 KiB that stay in the cache, but no smaller than is worth reading all weights for, and enough of
+    // them for all threads.
+    constexpr int64_t kFloats = 3 << 16, kLeast = 4 * kProductRows;
+    const int64_t fitting = max_of(kFloats / (kParts * (depth + width)), kLeast);
+    const int64_t step = ceil_div(min_of(fitting, ceil_div(tiles, exec.threads)), kProductRows) * kProductRows;
     const int64_t work = step * kParts * depth * width;
     exec(ceil_div(tiles, step), 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
       Scratch scratch(*this, min_of(step, tiles));
@@ -124,7 +125,8 @@ class Winograd {
  private:
   struct Scratch {
     int64_t source_stride, result_stride, source_part, result_part;
-    std::vector<float> sources, products, pixels;
+    std::unique_ptr<float[]> sources, products;
+    std::vector<float> pixels;
     std::vector<char> bad;
 
     Scratch(const Winograd& w, int64_t tiles)
@@ -132,8 +134,8 @@ class Winograd {
           result_stride(ceil_div(w.width, kLanes) * kLanes),
           source_part(tiles * source_stride + kLanes),
           result_part(tiles * result_stride + kLanes),
-          sources(size_t(kParts * source_part)),
-          products(size_t(kParts * result_part)),
+          sources(new float[size_t(kParts * source_part)]),
+          products(new float[size_t(kParts * result_part)]),
           bad(size_t(tiles)) {}
   };
   struct Place {
@@ -187,7 +189,7 @@ class Winograd {
         transform_source(
             p, min_of(kLanes, depth - c),
             [&](int64_t, int64_t y, int64_t x) { return image + y * s.from.row + x * s.from.column + c; },
-            scratch.sources.data() + (t - begin) * scratch.source_stride + c, scratch.source_part);
+            scratch.sources.get() + (t - begin) * scratch.source_stride + c, scratch.source_part);
     }
   }
   // NCHW: pixels of some channels side by side, of the rows that tiles [begin, end), all of one row, need.
@@ -218,9 +220,9 @@ class Winograd {
 
   void multiply(int64_t count, Scratch& scratch) const {
     for (int i = 0; i < kParts; ++i) {
-      float* const sums = scratch.products.data() + i * scratch.result_part;
+      float* const sums = scratch.products.get() + i * scratch.result_part;
       std::fill(sums, sums + count * scratch.result_stride, 0.0f);
-      const Factor<float> factor{scratch.sources.data() + i * scratch.source_part, scratch.source_stride, 1};
+      const Factor<float> factor{scratch.sources.get() + i * scratch.source_part, scratch.source_stride, 1};
       for (int64_t p = 0; p < panels; ++p)
         add_product<float>(count, min_of(kColumns, width - p * kColumns), depth, factor,
                            transformed.get() + i * by_part + p * depth * kColumns, kColumns, sums + p * kColumns,
@@ -250,7 +252,7 @@ class Winograd {
       for (int64_t o = 0; o < width; o += kLanes) {
         const int64_t lanes = min_of(kLanes, width - o);
         V d[kParts];
-        const float* from = scratch.products.data() + (t - begin) * scratch.result_stride + o;
+        const float* from = scratch.products.get() + (t - begin) * scratch.result_stride + o;
         finite &= transform_result(from, scratch.result_part, o, lanes, d);
         for (int i = 0; i < kResult; ++i)
           for (int j = 0; j < kResult; ++j) {
@@ -340,13 +342,13 @@ class Winograd {
     };
     if (!s.channels_last)
       each_row([&](int64_t t, int64_t last) {
-        transform_planes(t, last, scratch.sources.data() + (t - begin) * scratch.source_stride, scratch);
+        transform_planes(t, last, scratch.sources.get() + (t - begin) * scratch.source_stride, scratch);
       });
     else transform_pixels(begin, end, scratch);
     multiply(end - begin, scratch);
     if (!s.channels_last)
       each_row([&](int64_t t, int64_t last) {
-        write_planes(t, last, scratch.products.data() + (t - begin) * scratch.result_stride,
+        write_planes(t, last, scratch.products.get() + (t - begin) * scratch.result_stride,
                      scratch.bad.data() + (t - begin), scratch);
       });
     else write_pixels(begin, end, scratch);

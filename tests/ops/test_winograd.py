@@ -180,6 +180,7 @@ def test_auto_leaves_to_torch_what_is_not_dense():
         (x, weight[:, :16], plain, 4),
         (x[:, :32], weight[:, :32], plain, 1),
         (x[..., :9], weight, plain, 1),
+        (x, weight, [1, 1, 3, 3, 3, 3], 1),
     ):
         assert not own_is_faster("gather", *problem)
         assert not own_is_faster("product", x, weight, plain, 1)
