@@ -193,3 +193,12 @@ def test_modules_under_autocast_are_torchs():
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(ours(x), theirs(x))
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_auto_has_tangents():
+    g = torch.Generator().manual_seed(9)
+    x, weight = torch.randn(1, 64, 14, 14, generator=g), torch.randn(64, 64, 3, 3, generator=g) / 24
+    _, tangent = torch.func.jvp(lambda x: ops.conv2d(x, weight), (x,), (x,))
+    torch.testing.assert_close(tangent, functional.conv2d(x, weight), atol=1e-5, rtol=1e-5)
+    one = torch.func.vmap(lambda x: ops.conv2d(x, weight))(x[:, None])
+    torch.testing.assert_close(one[:, 0], functional.conv2d(x, weight), atol=1e-5, rtol=1e-5)
