@@ -46,6 +46,11 @@ def _atrous(channels: int, rate: int) -> Problem:
     return Problem(name, channels, channels, 33, 3, 1, rate, rate, channels, False)
 
 
+def _dense(channels: int, size: int, rate: int = 1) -> Problem:
+    name = f"dense 3 x 3, {channels} x {size} x {size}" + (f", rate {rate}" if rate > 1 else "")
+    return Problem(name, channels, channels, size, 3, 1, rate, rate, 1, False)
+
+
 PROBLEMS = [
     *(_bilinear(16, 32), _bilinear(35, 16), _bilinear(70, 8), _bilinear(70, 4), _bilinear(140, 2)),
     *(_doubling(64, 256), _doubling(128, 256), _doubling(256, 128), _doubling(512, 64)),
@@ -55,6 +60,8 @@ PROBLEMS += [
     Problem(f"depthwise 3 x 3, stride 2, {c} x {s} x {s}", c, c, s, 3, 2, 1, 1, c, False)
     for c, s in ((96, 112), (576, 28))
 ]
+PROBLEMS += [_dense(32, 56), _dense(64, 14), _dense(64, 56), _dense(128, 28), _dense(256, 50), _dense(512, 7)]
+PROBLEMS += [_dense(512, 14), _dense(512, 28), _dense(512, 65, 2), _dense(256, 33, 6)]
 
 
 def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[Map, bool, Callable[[str], Call]]]:

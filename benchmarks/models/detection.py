@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ def unmatched(found: list[dict[str, Tensor]], expected: list[dict[str, Tensor]])
     return missing / max(total, 1)
 
 
+def convolution_operations(input: Any, weight: Any, *others: Any, out_shape: Any) -> int:
+    """Of direct summation, as torch counts its own convolutions. All arguments are shapes."""
+    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+
 def build(device: torch.device, name: str, size: tuple[int, int], folded: bool = False) -> Case:
     """``folded``: ours has its normalisations folded into convolutions, and channels_last weights."""
     model = calibrated(name, min(size))
@@ -74,7 +80,8 @@ def build(device: torch.device, name: str, size: tuple[int, int], folded: bool =
     images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
     if folded:
         model = fold_batch_norm(model).to(memory_format=torch.channels_last)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    formulas: Any = {torch.ops.fastvision.conv2d: convolution_operations}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         model(images)
 
     def as_dicts(detections: Any) -> list[dict[str, Tensor]]:

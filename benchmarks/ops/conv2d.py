@@ -1,4 +1,4 @@
-"""Atrous depthwise convolutions of DeepLab v3+, and their gradients."""
+"""Atrous depthwise convolutions of DeepLab v3+ and dense 3 x 3 ones of detectors, and their gradients."""
 
 import torch
 from fastvision import ops
@@ -41,11 +41,64 @@ def build(
     )
 
 
+def build_dense(
+    device: torch.device,
+    channels: int,
+    size: tuple[int, int],
+    dilation: int = 1,
+    channels_last: bool = False,
+    backward: bool = False,
+) -> Case:
+    """With ``backward`` also the gradient by the input."""
+    x = inputs.normal((1, channels, *size), device, torch.float32, channels_last=channels_last)
+    weight = inputs.normal((channels, channels, 3, 3), device, torch.float32, seed=1) / (9 * channels) ** 0.5
+    bias = inputs.normal((channels,), device, torch.float32, seed=2)
+    toward = inputs.normal(x.shape, device, torch.float32, channels_last=channels_last, seed=3)
+    # torch is quicker where weights have the format of the input.
+    same = weight.to(memory_format=torch.channels_last) if channels_last else weight
+
+    def ours(x: Tensor) -> Tensor:
+        return ops.conv2d(x, weight, bias, 1, dilation, dilation)
+
+    def theirs(x: Tensor) -> Tensor:
+        return F.conv2d(x, same, bias, 1, dilation, dilation)
+
+    def wide(x: Tensor) -> Tensor:
+        return F.conv2d(x, weight.double(), bias.double(), 1, dilation, dilation)
+
+    exact = x.double()
+    return Case(
+        ours=with_gradients(ours, x, weight=toward) if backward else lambda: ours(x),
+        expected=with_gradients(wide, exact, weight=toward.double()) if backward else lambda: wide(exact),
+        rivals={"eager": with_gradients(theirs, x, weight=toward) if backward else lambda: theirs(x)},
+        bytes=4.0 * (weight.numel() + (4 if backward else 2) * x.numel()),
+        operations=8.0 * x.numel() * channels * (2 if backward else 1),  # 16 products for 4 results
+    )
+
+
 SMOKE = {"channels": 4, "size": 9, "dilation": 2, "images": 1}
 RATE_12, RATE_18 = {"channels": 2048, "dilation": 12}, {"channels": 1024, "dilation": 18}
 NHWC, BACKWARD = {"channels_last": True}, {"backward": True}
 EIGHT = {"images": 8, "dtype": torch.bfloat16, **NHWC}
+FINE, MIDDLE, COARSE = ({"channels": 256, "size": size} for size in ((200, 336), (50, 84), (25, 42)))
+DENSE_SMOKE = {"channels": 64, "size": (20, 17)}
 WORKLOADS = [
+    Workload("dense 256x200x336, NCHW", build_dense, FINE, DENSE_SMOKE),
+    Workload("dense 256x200x336, NHWC", build_dense, {**FINE, **NHWC}, DENSE_SMOKE),
+    Workload("dense 256x50x84, NCHW", build_dense, MIDDLE, DENSE_SMOKE),
+    Workload("dense 256x50x84, NHWC", build_dense, {**MIDDLE, **NHWC}, DENSE_SMOKE),
+    Workload(
+        "dense 256x50x84, NHWC forward + gradient by input", build_dense, {**MIDDLE, **NHWC, **BACKWARD}, DENSE_SMOKE
+    ),
+    Workload("dense 256x25x42, NHWC", build_dense, {**COARSE, **NHWC}, DENSE_SMOKE),
+    Workload("dense 64x200x336, NHWC", build_dense, {**FINE, "channels": 64, **NHWC}, DENSE_SMOKE),
+    Workload("dense 512x25x42, NHWC", build_dense, {**COARSE, "channels": 512, **NHWC}, DENSE_SMOKE),
+    Workload(
+        "dense 512x65x65, rate 2, NHWC",
+        build_dense,
+        {"channels": 512, "size": (65, 65), "dilation": 2, **NHWC},
+        DENSE_SMOKE,
+    ),
     Workload("2048x33x33, rate 12, NCHW", build, RATE_12, SMOKE),
     Workload("2048x33x33, rate 12, NHWC", build, {**RATE_12, **NHWC}, SMOKE),
     Workload("2048x33x33, rate 12, NCHW forward + backward", build, {**RATE_12, **BACKWARD}, SMOKE),

@@ -13,6 +13,7 @@
 #include "depthwise_wide.h"
 #include "pixel_shuffle.h"
 #include "simd.h"
+#include "winograd.h"
 
 namespace fastvision {
 namespace {
@@ -278,6 +279,9 @@ void depthwise_rows(const ConvolutionShape& s, const MapLayout& from, const MapL
 template <class T, class Isa>
 void convolution_gather(const ConvolutionShape& s, const T* large, const T* weight, const T* bias, T* small,
                         const Cpu<Isa>& exec) {
+  if constexpr (std::is_same_v<T, float>)
+    if (winograd_applies(s, s.small_h, s.small_w))
+      return Winograd<Isa>(winograd_gather(s), large, weight, bias, small)(exec);
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.small_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (is_depthwise_last(s))
@@ -302,6 +306,9 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
 template <class T, class Isa>
 void convolution_scatter(const ConvolutionShape& s, const T* small, const T* weight, const T* bias, T* large,
                          const Cpu<Isa>& exec) {
+  if constexpr (std::is_same_v<T, float>)
+    if (winograd_applies(s, s.large_h, s.large_w))
+      return Winograd<Isa>(winograd_scatter(s), small, weight, bias, large)(exec);
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.large_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (is_depthwise_last(s))

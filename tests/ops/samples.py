@@ -260,6 +260,11 @@ def public_calls():
         ("conv2d", lambda x, w: ops.conv2d(x, w, padding="same", algorithm="fastvision"), (x, _features(4, 3, 3, 2))),
         ("conv2d auto", lambda x, w: ops.conv2d(x, w, dilation=2), (x, _features(4, 3, 3, 2))),
         (
+            "conv2d of many channels",
+            lambda x, w: ops.conv2d(x, w, padding=1, algorithm="fastvision"),
+            (_features(2, 9, 6, 7), _features(17, 9, 3, 3)),
+        ),
+        (
             "conv_transpose2d",
             lambda x, w: ops.conv_transpose2d(x, w, stride=2, algorithm="fastvision"),
             (x, _features(3, 2, 3, 2)),

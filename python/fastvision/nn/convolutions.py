@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..ops._dispatch import own_is_faster
 from ..ops.conv2d import conv2d
 from ..ops.conv_transpose2d import conv_transpose2d
 
@@ -47,12 +48,25 @@ class Conv2d(nn.Conv2d):
         self.algorithm = algorithm
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.algorithm == "auto" and self._is_torchs(input):
+            return super().forward(input)
         padding: str | Sequence[int] = self.padding
         if self.padding_mode != "zeros":
             input = functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0, 0
         options = (self.stride, padding, self.dilation, self.groups)
         return conv2d(input, self.weight, self.bias, *options, algorithm=self.algorithm)
+
+    def _is_torchs(self, input: Tensor) -> bool:
+        """Whether "auto" is torch at first sight, so that small convolutions need not wait for a second."""
+        if self.groups > 1 or self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return False
+        if any(p > d * (k - 1) for p, d, k in zip(self.padding, self.dilation, self.kernel_size)):
+            return False
+        if input.dtype != torch.float32 or input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return True
+        geometry = (*self.stride, *self.padding, *self.dilation)
+        return input.dim() == 4 and not own_is_faster("gather", input, self.weight, geometry, 1)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

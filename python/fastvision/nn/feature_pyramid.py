@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .convolutions import Conv2d
+
 
 class FeaturePyramidNetwork(nn.Module):
     """Top-down pathway with lateral connections, and one coarser level by subsampling the last.
@@ -21,7 +23,7 @@ class FeaturePyramidNetwork(nn.Module):
         super().__init__()
         self.inner_blocks = nn.ModuleList(nn.Sequential(nn.Conv2d(c, out_channels, 1)) for c in in_channels)
         self.layer_blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(out_channels, out_channels, 3, padding=1)) for _ in in_channels
+            nn.Sequential(Conv2d(out_channels, out_channels, 3, padding=1)) for _ in in_channels
         )
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import _lib
 from . import _arguments
 from ._convolution_vmap import convolution_rule, weight_gradient_rule
-from ._dispatch import Map, own_for_gradients, own_is_faster
+from ._dispatch import Map, has_empty_windows, own_for_gradients, own_is_faster
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op("conv2d")
@@ -45,6 +46,8 @@ def own_forward(
         return True
     if algorithm == "torch":
         return False
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:  # only torch's have tangents
+        return has_empty_windows(weight, geometry)
     problem = (batch, weight, geometry, groups)
     return own_is_faster(which, *problem) or own_for_gradients(which, *problem)
 

@@ -26,6 +26,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True  # torch 2.13 may crash
     channels_last, wide = is_channels_last(input), input.dtype in (torch.float32, torch.float64)
     if not depthwise:
+        if which != "product" and _is_winograd(input, weight, geometry, groups):
+            return True
         side_by_side = list(kernel) == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
         return which == "scatter" and side_by_side and wide and not channels_last and weight.shape[1] <= 128
     if dilation > 1:
@@ -46,6 +48,15 @@ def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Seque
     return (input.requires_grad and own_is_faster(by_input, *problem)) or (
         weight.requires_grad and own_is_faster("product", *problem)
     )
+
+
+def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
+    """3 x 3 and dense, in float32: on the CPU the own kernel has fewer products, if transforming weights pays."""
+    if input.dtype != torch.float32 or groups != 1 or tuple(weight.shape[2:]) != (3, 3) or max(geometry[:2]) > 1:
+        return False
+    channels, (h, w) = weight.shape[:2], input.shape[2:]
+    large = h >= 10 * geometry[4] and w >= 10 * geometry[5] and input.shape[0] * h * w >= 196
+    return large and min(channels) >= 64 and channels[0] * channels[1] <= 2**20
 
 
 def has_empty_windows(weight: Tensor, geometry: Sequence[int]) -> bool:

@@ -31,7 +31,7 @@ def conv2d(
     *,
     algorithm: str = "auto",
 ) -> Tensor:
-    """Convolution, as ``torch.nn.functional.conv2d``, quick where it is depthwise and atrous (DeepLab).
+    """Convolution, as ``torch.nn.functional.conv2d``, quick where it is 3 x 3, or depthwise and atrous.
 
     Args:
         input: ``(N, C, H, W)`` or ``(C, H, W)``, NCHW or channels_last; float16, bfloat16, float32 or float64.
@@ -43,7 +43,8 @@ def conv2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
-            kernel. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            kernel, and for float32 3 x 3 kernels with stride 1, one group and at least 64 channels. The rule is
+            ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -53,6 +54,11 @@ def conv2d(
     times differentiable. 16-bit problems are added up in float32. float32 is never rounded, except on CUDA where torch
     allows TF32 for convolutions (``torch.backends.cudnn.conv.fp32_precision``; it does by default) and both maps have
     at least 16 channels per group. NaN and infinity reach the pixels that depend on them.
+
+    In float32 on the CPU, a 3 x 3 kernel with stride 1, one group and at least 8 channels is Winograd's F(2 x 2, 3 x 3)
+    (Lavin and Gray, CVPR 2016), which has 4/9 of the products. Its rounding errors are up to twice those of direct
+    summation on average, as a share of the largest of the 4 x 4 pixels that are computed together; integers and
+    multiples of 1/8 that are small stay exact. ``"torch"`` sums directly.
 
     Raises:
         TypeError: Not floating point, or different dtypes.

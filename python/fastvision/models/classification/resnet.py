@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn import Conv2d
+
 NormLayer = Callable[[int], nn.Module]
 
 
@@ -20,9 +22,9 @@ class BasicBlock(nn.Module):
         self, channels: int, width: int, stride: int, norm: NormLayer, groups: int = 1, group_width: int = 64
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.conv1 = Conv2d(channels, width, 3, stride, 1, bias=False)
         self.bn1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = norm(width)
         self.downsample = _shortcut(channels, width, stride, norm)
 
@@ -43,7 +45,7 @@ class Bottleneck(nn.Module):
         inner = width * group_width // 64 * groups
         self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
         self.bn1 = norm(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.conv2 = Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
         self.bn2 = norm(inner)
         self.conv3 = nn.Conv2d(inner, width * self.expansion, 1, bias=False)
         self.bn3 = norm(width * self.expansion)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
-from ...nn import FeaturePyramidNetwork, FrozenBatchNorm2d, ImageBatch, ImageBatcher
+from ...nn import Conv2d, FeaturePyramidNetwork, FrozenBatchNorm2d, ImageBatch, ImageBatcher
 from ...ops.multiclass_nms import stable_topk
 from ..classification.resnet import Bottleneck, ResNetBody
 from .results import Detections, PaddedDetections
@@ -82,7 +82,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, channels: int, anchors_per_cell: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()))
+        self.conv = nn.Sequential(nn.Sequential(Conv2d(channels, channels, 3, padding=1), nn.ReLU()))
         self.cls_logits = nn.Conv2d(channels, anchors_per_cell, 1)
         self.bbox_pred = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
         for module in self.modules():

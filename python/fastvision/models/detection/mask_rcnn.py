@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
-from ...nn import ImageBatch, ImageBatcher
+from ...nn import Conv2d, ImageBatch, ImageBatcher
 from ..classification.resnet import BasicBlock, ResNetBody
 from .faster_rcnn import (
     BoxPredictor,
@@ -33,7 +33,7 @@ class MaskHead(nn.Sequential):
     def __init__(self, channels: int, width: int, depth: int) -> None:
         blocks = []
         for k in range(depth):
-            conv = nn.Conv2d(channels if k == 0 else width, width, 3, padding=1)
+            conv = Conv2d(channels if k == 0 else width, width, 3, padding=1)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
             blocks.append(nn.Sequential(conv, nn.ReLU()))

@@ -1,0 +1,204 @@
+"""3 x 3 convolutions of many channels by the CPU kernel that saves products, against torch in float64."""
+
+import itertools
+
+import pytest
+import torch
+from fastvision import _lib, nn, ops
+from fastvision.ops._dispatch import own_is_faster
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from support import LAYOUTS, Backend, lay_out, seeds
+from torch.nn import functional
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+sizes = st.sampled_from([1, 2, 3, 4, 5, 8, 11, 18])
+channels = st.sampled_from([8, 9, 16, 33, 70])
+
+
+@pytest.fixture
+def cpu():
+    with Backend("cpu") as backend:
+        yield backend
+
+
+def own(*arguments):
+    return ops.conv2d(*arguments, algorithm="fastvision")
+
+
+@given(
+    seed=seeds,
+    batch=st.sampled_from([1, 1, 3]),
+    size=st.tuples(sizes, sizes),
+    width=st.tuples(channels, channels),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    with_bias=st.booleans(),
+    format=st.sampled_from(FORMATS),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_small_multiples_of_an_eighth_are_exact(
+    cpu, seed, batch, size, width, padding, dilation, with_bias, format, layout
+):
+    """All transforms are sums with factors 1/2: every intermediate value has less than 24 bits."""
+    assume(all(size[k] + 2 * padding[k] > 2 * dilation[k] for k in (0, 1)))
+    g = cpu.vary(seed)
+
+    def draw(*shape):
+        return torch.randint(-8, 9, shape, generator=g) / 8
+
+    x, weight = draw(batch, width[0], *size).to(memory_format=format), draw(width[1], width[0], 3, 3)
+    x = lay_out(x, layout).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    bias = draw(width[1]) if with_bias else None
+    out = own(x, weight, bias, 1, padding, dilation)
+    wide_bias = None if bias is None else bias.double()
+    expected = functional.conv2d(exact, weight.double(), wide_bias, 1, padding, dilation)
+    assert torch.equal(out.double(), expected)
+    grad = draw(*out.shape).to(memory_format=format)
+    (ours,), (theirs,) = torch.autograd.grad(out, x, grad), torch.autograd.grad(expected, exact, grad.double())
+    assert torch.equal(ours.double(), theirs)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("width", [16, 256])
+def test_error_is_a_small_multiple_of_that_of_direct_summation(format, width):
+    """Transforms add 4 numbers at a time and results 9 products, so that errors are up to 3 times as large."""
+    g = torch.Generator().manual_seed(width)
+    x = torch.randn(1, width, 30, 31, generator=g).to(memory_format=format)
+    weight = torch.randn(64, width, 3, 3, generator=g) / (9 * width) ** 0.5
+    exact = functional.conv2d(x.double(), weight.double(), None, 1, 1)
+    error, direct = ((call(x, weight, None, 1, 1) - exact).abs() for call in (own, functional.conv2d))
+    assert error.mean() < 3 * direct.mean()
+    assert error.max() < 3 * direct.max()
+    torch.testing.assert_close(own(x, weight, None, 1, 1).double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_threads_blocks_and_vectors_give_equal_bits(format, dilation):
+    g = torch.Generator().manual_seed(dilation)
+    x = torch.randn(3, 40, 41, 37, generator=g).to(memory_format=format)
+    weight, bias = torch.randn(100, 40, 3, 3, generator=g), torch.randn(100, generator=g)
+    grad = torch.randn(3, 100, 41, 37, generator=g).to(memory_format=format)
+
+    def both(images):
+        part = x[images].detach().requires_grad_()
+        out = own(part, weight, bias, 1, dilation, dilation)
+        return out, torch.autograd.grad(out, part, grad[images])[0]
+
+    expected = both(slice(None))
+    best = _lib.build_info()["cpu_isa_best"]
+    try:
+        for threads, isa in itertools.product((1, 2), {best, "avx2"} if best == "avx512" else {best}):
+            torch.set_num_threads(threads)
+            torch.ops.fastvision.set_cpu_isa(isa)
+            for images in (slice(None), slice(1, 2)):
+                for ours, want in zip(both(images), expected):
+                    assert torch.equal(ours, want[images])
+    finally:
+        torch.set_num_threads(2)
+        torch.ops.fastvision.set_cpu_isa(best)
+
+
+def patches(x, padding, dilation):
+    """(N, H', W', C, 9) of a padded map."""
+    return functional.unfold(x, 3, dilation, padding).unflatten(1, (-1, 9)).permute(0, 3, 1, 2)
+
+
+def by_definition(x, weight, padding, dilation):
+    """In float64, with only the taps that are inside the map."""
+    inside = patches(torch.ones_like(x, dtype=torch.float64), padding, dilation) > 0
+    terms = patches(x.double(), padding, dilation)[:, :, None] * weight.double().flatten(2)
+    size = [n + 2 * padding - 2 * dilation for n in x.shape[2:]]
+    return torch.where(inside[:, :, None], terms, 0.0).sum((3, 4)).mT.unflatten(2, size)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("values", [(torch.nan,), (torch.inf,), (torch.inf, -torch.inf)])
+@pytest.mark.parametrize("which", [0, 1])
+def test_not_finite_values_reach_what_depends_on_them(cpu, format, dilation, values, which):
+    g = cpu.vary(dilation)
+    x, weight = torch.rand(2, 16, 9, 14, generator=g) + 0.1, torch.rand(17, 16, 3, 3, generator=g) + 0.1
+    for value, place in zip(values, ((1, 3, 2, 2), (1, 4, 1, 0))):
+        (x, weight)[which][place] = value
+    x = x.to(memory_format=format)
+    for padding in (0, 1, 2):
+        out = own(x, weight, None, 1, padding, dilation)
+        expected = by_definition(x, weight, padding, dilation)
+        torch.testing.assert_close(out.double(), expected, equal_nan=True, atol=1e-5, rtol=1e-5)
+        # The gradient by the input of a convolution with turned weights is the same.
+        large = torch.zeros(expected.shape).to(memory_format=format).requires_grad_()
+        turned = weight.transpose(0, 1).flip(2, 3)
+        (gradient,) = torch.autograd.grad(own(large, turned, None, 1, 2 * dilation - padding, dilation), large, x)
+        torch.testing.assert_close(gradient.double(), expected, equal_nan=True, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_nothing_overflows_that_direct_summation_can_hold(cpu, format):
+    """Copies of the largest numbers: differences of neighbours, and sums of weights, are infinite."""
+    g = cpu.vary(1)
+    largest = torch.finfo(torch.float32).max
+    x = torch.randint(0, 2, (1, 16, 8, 23), generator=g) * 2.0 - 1
+    identity = torch.zeros(16, 16, 3, 3)
+    identity[range(16), range(16), 1, 1] = 1
+    big = (largest * x).to(memory_format=format)
+    assert torch.equal(own(big, identity, None, 1, 1), big)
+    big[..., 5:] = 1  # tiles without large values too
+    assert torch.equal(own(big, identity, None, 1, 1), big)
+    heavy = torch.full((16, 16, 3, 3), largest)
+    x = torch.zeros(1, 16, 8, 23).to(memory_format=format)
+    x[0, 3, 4, 5] = 1
+    assert torch.equal(own(x, heavy, None, 1, 1), functional.conv2d(x, heavy, None, 1, 1))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_auto_agrees_with_torch_and_has_its_gradients(format, dilation):
+    g = torch.Generator().manual_seed(8)
+    x = torch.randn(1, 64, 20, 21, generator=g).to(memory_format=format)
+    weight, bias = torch.randn(64, 64, 3, 3, generator=g) / 24, torch.randn(64, generator=g)
+    assert own_is_faster("gather", x, weight, [1, 1, 1, 1, 1, 1], 1)
+    inputs = [t.requires_grad_() for t in (x, weight, bias)]
+    results = []
+    for algorithm in ("auto", "torch"):
+        out = ops.conv2d(*inputs, 1, dilation, dilation, algorithm=algorithm)
+        results.append((out, *torch.autograd.grad(out.sin().sum(), inputs)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+def test_auto_leaves_to_torch_what_is_not_dense():
+    x, weight = torch.rand(1, 64, 20, 20), torch.rand(64, 64, 3, 3)
+    plain = [1, 1, 1, 1, 1, 1]
+    for problem in (
+        (x.double(), weight.double(), plain, 1),
+        (x.bfloat16(), weight.bfloat16(), plain, 1),
+        (x, weight, [2, 2, 1, 1, 1, 1], 1),
+        (x, weight[..., :1], [1, 1, 1, 0, 1, 1], 1),
+        (x, weight[:, :16], plain, 4),
+        (x[:, :32], weight[:, :32], plain, 1),
+        (x[..., :9], weight, plain, 1),
+        (x, weight, [1, 1, 3, 3, 3, 3], 1),
+    ):
+        assert not own_is_faster("gather", *problem)
+        assert not own_is_faster("product", x, weight, plain, 1)
+
+
+def test_modules_under_autocast_are_torchs():
+    ours, theirs = nn.Conv2d(64, 64, 3, padding=1), torch.nn.Conv2d(64, 64, 3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(1, 64, 20, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_auto_has_tangents():
+    g = torch.Generator().manual_seed(9)
+    x, weight = torch.randn(1, 64, 14, 14, generator=g), torch.randn(64, 64, 3, 3, generator=g) / 24
+    _, tangent = torch.func.jvp(lambda x: ops.conv2d(x, weight), (x,), (x,))
+    torch.testing.assert_close(tangent, functional.conv2d(x, weight), atol=1e-5, rtol=1e-5)
+    one = torch.func.vmap(lambda x: ops.conv2d(x, weight))(x[:, None])
+    torch.testing.assert_close(one[:, 0], functional.conv2d(x, weight), atol=1e-5, rtol=1e-5)
