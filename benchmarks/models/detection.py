@@ -70,7 +70,7 @@ def unmatched(found: list[dict[str, Tensor]], expected: list[dict[str, Tensor]])
 
 def convolution_operations(input: Any, weight: Any, *others: Any, out_shape: Any) -> int:
     """Of direct summation, as torch counts its own convolutions. All arguments are shapes."""
-    return 2 * math.prod(out_shape) * math.prod(weight[1:])
+    return int(2 * math.prod(out_shape) * math.prod(weight[1:]))
 
 
 def build(device: torch.device, name: str, size: tuple[int, int], folded: bool = False) -> Case:

@@ -202,3 +202,11 @@ def test_auto_has_tangents():
     torch.testing.assert_close(tangent, functional.conv2d(x, weight), atol=1e-5, rtol=1e-5)
     one = torch.func.vmap(lambda x: ops.conv2d(x, weight))(x[:, None])
     torch.testing.assert_close(one[:, 0], functional.conv2d(x, weight), atol=1e-5, rtol=1e-5)
+
+
+def test_exported_programs_have_torchs_convolution():
+    module = nn.Conv2d(64, 64, 3, padding=1)
+    x = torch.randn(1, 64, 16, 16)
+    assert own_is_faster("gather", x, module.weight, (1, 1, 1, 1, 1, 1), 1)
+    called = {str(node.target) for node in torch.export.export(module, (x,)).graph.nodes if node.op == "call_function"}
+    assert called == {"aten.conv2d.default"}

@@ -54,6 +54,8 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     """3 x 3 and dense, in float32: on the CPU the own kernel has fewer products, if transforming weights pays."""
     if input.dtype != torch.float32 or groups != 1 or tuple(weight.shape[2:]) != (3, 3) or max(geometry[:2]) > 1:
         return False
+    if torch.compiler.is_exporting():
+        return False  # an exported program may run elsewhere
     channels, (h, w) = weight.shape[:2], input.shape[2:]
     large = h >= 10 * geometry[4] and w >= 10 * geometry[5] and input.shape[0] * h * w >= 196
     return large and min(channels) >= 64 and channels[0] * channels[1] <= 2**20
