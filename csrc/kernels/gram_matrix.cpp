@@ -108,7 +108,7 @@ void gram_matrix(const GramShape& s, const T* x, const T* y, Accum<T>* partial, 
   exec(s.batch * s.tiles(kBlock) * parts, 1, [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
-      const GramPiece piece = gram_piece(s, k, parts, kBlock);
+      const GramPiece piece = gram_piece<kBlock>(s, k, parts);
       sum_piece(s, piece, x + piece.image * s.rows * s.pixels, y + piece.image * s.columns * s.pixels, scratch,
                 partial + piece.part * s.results() + piece.image * s.rows * s.columns);
     }

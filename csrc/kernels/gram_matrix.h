@@ -32,11 +32,14 @@ struct GramShape {
 struct GramPiece {
   int64_t image, part, row, column;  // the first row and column of the tile
 };
-FV_HD GramPiece gram_piece(const GramShape& s, int64_t piece, int64_t parts, int64_t size = GramShape::kTile) {
-  const int64_t image = piece / parts / s.tiles(size), part = piece % parts;
-  int64_t tile = piece / parts % s.tiles(size), row = 0, left = ceil_div(s.columns, size);
-  for (; tile >= left; left -= s.symmetric, ++row) tile -= left;
-  return {image, part, row * size, (s.symmetric ? row + tile : tile) * size};
+template <int64_t kSize = GramShape::kTile>
+FV_HD GramPiece gram_piece(const GramShape& s, int64_t piece, int64_t parts) {
+  const int64_t tiles = s.tiles(kSize), across = ceil_div(s.columns, kSize);
+  const int64_t image = piece / parts / tiles, part = piece % parts;
+  int64_t tile = piece / parts % tiles, row = 0;
+  if (!s.symmetric) return {image, part, tile / across * kSize, tile % across * kSize};
+  for (int64_t left = across; tile >= left; --left, ++row) tile -= left;
+  return {image, part, row * kSize, (row + tile) * kSize};
 }
 
 // The sum of all parts for one result. Of a symmetric product only the upper half of `partial` is ever written.

@@ -4,6 +4,7 @@ import pytest
 import torch
 from fastvision import ops
 from test_differences_of_regions import in_a_process
+from torch.nn import functional
 
 X, OFFSET, WEIGHT = torch.arange(16.0).view(1, 1, 4, 4), torch.zeros(1, 2, 4, 4), torch.ones(1, 1, 1, 1)
 CALL = "theirs.deform_conv2d(torch.ones(1, 1, 4, 4), torch.zeros(1, 2, 4, 4){}, torch.ones(1, 1, 1, 1){})"
@@ -40,3 +41,18 @@ def test_a_pixel_of_weight_0_takes_no_part(torchvision):
     x[0, 0, 2, 2] = torch.nan
     assert torchvision.ops.deform_conv2d(x, OFFSET, WEIGHT).isnan().sum() == 4
     assert ops.deform_conv2d(x, OFFSET, WEIGHT).isnan().sum() == 1
+
+
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("width", [16, 256])
+def test_winograd_rounds_a_little_more_than_direct_summation(format, width):
+    """Transforms add 4 numbers at a time and results 9 products, so that errors are up to 3 times as large."""
+    g = torch.Generator().manual_seed(width)
+    x = torch.randn(1, width, 30, 31, generator=g).to(memory_format=format)
+    weight = torch.randn(64, width, 3, 3, generator=g) / (9 * width) ** 0.5
+    exact = functional.conv2d(x.double(), weight.double(), None, 1, 1)
+    out = ops.conv2d(x, weight, None, 1, 1, algorithm="fastvision")
+    error, direct = ((found - exact).abs() for found in (out, functional.conv2d(x, weight, None, 1, 1)))
+    assert error.mean() < 3 * direct.mean()
+    assert error.max() < 3 * direct.max()
+    torch.testing.assert_close(out.double(), exact, atol=1e-5, rtol=1e-5)

@@ -154,7 +154,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 _ROTATED = ("xywhr", "cxcywhr", "xyxyxyxy")
 _lock = threading.RLock()
 _active: "_Replacements | None" = None
-_provided: list[torch.library.Library] = []  # a library's registrations live as long as the object
+_libraries: dict[str, torch.library.Library] = {}  # a library's registrations live as long as the object
 
 
 def _devices() -> tuple[str, ...]:
@@ -174,19 +174,43 @@ def _accepts(devices: tuple[str, ...], values: tuple[Any, ...]) -> bool:
     return True
 
 
+def _switch(name: str, key: str, ours: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel that is ours while torchvision is accelerated and else what it replaces."""
+    try:
+        theirs = torch.library.get_kernel(f"torchvision::{name}", key)
+    except RuntimeError:  # a torchvision without CUDA
+        theirs = None
+
+    def kernel(keys: torch.DispatchKeySet, *args: Any) -> Any:
+        if _active is not None:
+            return ours(*args)
+        if theirs is None:
+            raise NotImplementedError(f"torchvision::{name}: this torchvision has no kernel for {key}")
+        return theirs.call_boxed(keys, *args)
+
+    return kernel
+
+
+def _register_switches() -> None:
+    """Once, for good: taking a kernel out of torch's dispatcher while another thread runs it ends the process."""
+    if "switches" in _libraries:
+        return
+    library = torch.library.Library("torchvision", "IMPL")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"[\s\S]*Overriding a previously registered kernel", UserWarning)
+        for name, (_, ours) in _OPERATORS.items():
+            # Below autograd for inference mode and compiled graphs, above it for a gradient of our own.
+            for key in [f"{prefix}{device.upper()}" for prefix in ("Autograd", "") for device in _devices()]:
+                library.impl(name, _switch(name, key, ours), key, with_keyset=True)
+    _libraries["switches"] = library
+
+
 class _Replacements:
     """What :func:`accelerate` has changed, to be undone."""
 
     def __init__(self, torchvision: ModuleType) -> None:
         devices = _devices()
-        self.library = torch.library.Library("torchvision", "IMPL")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"[\s\S]*Overriding a previously registered kernel", UserWarning)
-            for name, (_, kernel) in _OPERATORS.items():
-                for key in ("CPU", "CUDA")[: len(devices)]:
-                    # Below autograd for inference mode and compiled graphs, above it for a gradient of our own.
-                    self.library.impl(name, kernel, key)
-                    self.library.impl(name, kernel, f"Autograd{key}")
+        _register_switches()
         self.originals: dict[int, tuple[Any, Any]] = {}  # by id: the original, what stands in for it
         self.names: list[str] = sorted(f"torchvision::{name}" for name in _OPERATORS)
         for name, ours in _FUNCTIONS.items():
@@ -200,7 +224,6 @@ class _Replacements:
 
     def undo(self) -> None:
         _rebind({id(ours): (ours, theirs) for theirs, ours in self.originals.values()})
-        self.library._destroy()
 
 
 def _stand_in(theirs: Callable[..., Any], ours: Callable[..., Any], devices: tuple[str, ...]) -> Callable[..., Any]:
@@ -262,7 +285,9 @@ def accelerate() -> Acceleration:
     ``torch.jit.trace`` and ``torch.export``, of TorchScript, and on devices without kernels of ours go to torchvision's
     functions.
 
-    Results are torchvision's except where docs/differences.md says otherwise. Safe to call from several threads.
+    Results are torchvision's except where docs/differences.md says otherwise. Safe to call from several threads, and
+    while others compute; but torch's dispatcher wants no other thread in these operators when the first call of a
+    process puts a switch into each of them.
 
     Returns:
         :class:`Acceleration`, also a context manager: ``with accelerate(): ...``.
@@ -280,7 +305,7 @@ def accelerate() -> Acceleration:
 
 
 def restore() -> None:
-    """Undo :func:`accelerate`: every operator and every name is again what it was. Does nothing without it."""
+    """Undo :func:`accelerate`: operators and names do again what they did. Does nothing without it."""
     global _active
     with _lock:
         if _active is not None:
@@ -319,7 +344,7 @@ def provide() -> None:
             keys = ("CPU", "CUDA")[: len(_devices())] if name == "nms" else ("CompositeImplicitAutograd",)
             for key in keys:
                 library.impl(name, kernel, key)
-        _provided.append(library)
+        _libraries["provided"] = library
         extension = importlib.import_module("torchvision").extension
         has_none = extension._has_ops
         _rebind({id(has_none): (has_none, _has_ops)})
