@@ -2,6 +2,7 @@
 // pixel blends two samples of that row.
 #include "paste_masks.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "simd.h"
@@ -25,7 +26,7 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
     for (int64_t n = begin; n < end; ++n) {
       const PasteBox<A> box = load_paste_box(boxes, s, n);
       uint8_t* to = out + n * bytes;
-      memset(to, 0, size_t(bytes));
+      std::fill_n(to, bytes, uint8_t(0));
       const int64_t across = box.x.end - box.x.begin;
       if (across <= 0 || box.y.end <= box.y.begin) continue;
       for (auto* v : {&low, &high}) v->resize(size_t(across));
