@@ -315,14 +315,20 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
     return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
   if (is_pixel_shuffle(s)) {
     const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels);
-    const int64_t weights = s.weights() / s.groups;
+    const int64_t weights = s.weights() / s.groups, channels = s.groups * s.large_channels;
+    const int64_t plane_size = s.large_h * s.large_w;
+    if (has_rest(s))
+      exec(s.batch * channels, 1 + 65536 / (plane_size + 1), [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k)
+          std::fill_n(large + k * plane_size, plane_size, bias ? bias[k % channels] : T{});
+      });
     return exec(s.batch * s.groups * panels, 1 + 65536 / (weights * kShuffledPixels), [&](int64_t begin, int64_t end) {
       std::vector<Accum<T>> scratch;
       for (int64_t k = begin; k < end; ++k) {
         const int64_t first = k % panels * kShuffledPixels, plane = k / panels, group = plane % s.groups;
         scatter_pixels(s, first, min_of(first + kShuffledPixels, pixels), small + plane * s.small_channels * pixels,
                        wide.at + group * weights, of_bias ? of_bias + group * s.large_channels : nullptr,
-                       large + plane * s.large_channels * s.large_h * s.large_w, scratch);
+                       large + plane * s.large_channels * plane_size, scratch);
       }
     });
   }

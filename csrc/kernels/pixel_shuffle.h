@@ -3,6 +3,7 @@
 // result.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "convolution.h"
@@ -15,8 +16,8 @@ constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24;
 
 inline bool is_pixel_shuffle(const ConvolutionShape& s) {
   return !s.channels_last && s.kernel_y == s.stride_y && s.kernel_x == s.stride_x && s.padding_y == 0 &&
-         s.padding_x == 0 && s.dilation_y == 1 && s.dilation_x == 1 && s.large_h == s.small_h * s.kernel_y &&
-         s.large_w == s.small_w * s.kernel_x && s.small_channels * s.large_channels > 1;
+         s.padding_x == 0 && s.dilation_y == 1 && s.dilation_x == 1 && s.large_h >= s.small_h * s.kernel_y &&
+         s.large_w >= s.small_w * s.kernel_x && s.small_channels * s.large_channels > 1;
 }
 
 // to[x * count + k] = row k of `from` at x, for x < n and k < count.
@@ -35,6 +36,11 @@ void shuffle_rows(const Accum<T>* from, int64_t count, int64_t n, T* to) {
   }
   for (; x < n; ++x)
     for (int64_t k = 0; k < count; ++k) to[x * count + k] = from_accum<T>(from[k * kShuffledPixels + x]);
+}
+
+// Whether the large map has pixels that no window covers: of output_padding, or that a convolution left out.
+inline bool has_rest(const ConvolutionShape& s) {
+  return s.large_h > s.small_h * s.kernel_y || s.large_w > s.small_w * s.kernel_x;
 }
 
 // Pixels [begin, end) of a plane, at most 64. small, large: of the image and group. weight, bias (or null): of the

@@ -95,6 +95,28 @@ def test_transposed_convolution_matches_torch(backend, p, extra):
     )
 
 
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+@pytest.mark.parametrize("extra", [(0, 0), (1, 0), (0, 1)])
+@pytest.mark.parametrize(
+    ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (2, 1), (2, 5))]
+)
+def test_transposed_with_windows_side_by_side(backend, dtype, extra, groups, channels, kernel):
+    problem = {"seed": 0, "batch": 2, "size": (7, 19), "groups": groups, "channels": channels, "kernel": kernel}
+    problem |= {"bias": True, "dtype": dtype, "format": torch.contiguous_format, "layout": "contiguous"}
+    options = (kernel, 0, extra, groups)
+    inputs = tensors(backend, problem, True)
+    compare(
+        lambda *t: ops.conv_transpose2d(*t, *options, algorithm="fastvision"),
+        lambda *t: functional.conv_transpose2d(*t, *options),
+        inputs,
+        problem,
+    )
+    x, weight, bias = (None if t is None else t.detach() for t in inputs)
+    x[0, -1, 3, 4] = torch.nan
+    out = ops.conv_transpose2d(x, weight, bias, *options, algorithm="fastvision")
+    assert out.isnan().sum() == kernel[0] * kernel[1] * channels[1]
+
+
 # Channels in whole packs of 16 bytes; more than a warp has at once.
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize(
