@@ -63,6 +63,16 @@ def test_matches_reference(backend, p):
         assert (out.diagonal(dim1=1, dim2=2) >= 0).all()
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("channels", [(300, None), (530, None), (270, 65), (65, 270)])
+def test_several_blocks_of_channels(backend, channels, format):
+    x, y = (
+        None if c is None else torch.randint(-4, 5, (2, c, 7, 10)).float().to(memory_format=format) for c in channels
+    )
+    out = ops.gram_matrix(x.to(backend.device), None if y is None else y.to(backend.device))
+    assert torch.equal(out.cpu(), gram_matrix_reference(x, y))  # small integers: every sum is exact
+
+
 @given(p=problems())
 def test_gradient_matches_reference(backend, p):
     inputs = [t for t in inputs_of(backend, p) if t is not None]
