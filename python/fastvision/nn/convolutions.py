@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ops._dispatch import own_is_faster
+from ..ops._dispatch import has_empty_windows, own_is_faster
 from ..ops.conv2d import conv2d
 from ..ops.conv_transpose2d import conv_transpose2d
 
@@ -61,11 +61,11 @@ class Conv2d(nn.Conv2d):
         """Whether "auto" is torch at first sight, so that small convolutions need not wait for a second."""
         if self.groups > 1 or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return False
-        if any(p > d * (k - 1) for p, d, k in zip(self.padding, self.dilation, self.kernel_size)):
+        geometry = (*self.stride, *self.padding, *self.dilation)
+        if has_empty_windows(self.weight, geometry):
             return False
         if input.dtype != torch.float32 or input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return True
-        geometry = (*self.stride, *self.padding, *self.dilation)
         return input.dim() == 4 and not own_is_faster("gather", input, self.weight, geometry, 1)
 
 
