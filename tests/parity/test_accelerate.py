@@ -21,7 +21,7 @@ def restored():
 
 
 def bindings(torchvision):
-    """Every name in torchvision's modules, and how often its operators call ours."""
+    """Every name in torchvision's modules, and which of ours its operators call."""
     modules = [m for name, m in sys.modules.items() if name.split(".")[0] == "torchvision"]
     names = {(m.__name__, name): id(value) for m in modules for name, value in vars(m).items()}
     x = torch.rand(1, 4, 12, 12, requires_grad=True)
@@ -167,6 +167,12 @@ def test_operators_on_cuda_are_replaced_where_we_have_kernels(torchvision, monke
         registered = {tuple(key.split("/")[1:]) for key in interop._libraries["switches"]._op_impls}
         assert registered == {(name, key) for name in interop._OPERATORS for key in wanted}
         interop.restore()
+
+
+def test_an_operator_without_a_kernel_says_so(torchvision):
+    kernel = interop._switch("nms", "HPU", ops.nms)
+    with pytest.raises(NotImplementedError, match="torchvision::nms: this torchvision has no kernel for HPU"):
+        kernel(None, ROIS[:, 1:], torch.rand(2), 0.5)
 
 
 def test_exported_and_rotated_stay_with_torchvision(torchvision):
