@@ -50,6 +50,23 @@ def a076(b):
         assert torch.equal(w.grad, torch.zeros_like(w))
 
 
+def huge_steps(b):
+    x, w, depthwise = (t.to(b.device) for t in (X(1, 2, 4, 4), X(2, 2, 3, 3), X(2, 1, 3, 3)))
+    calls = {
+        "conv2d": (lambda **n: ops.conv2d(x, w, **n, algorithm="fastvision"), ("stride", "padding", "dilation")),
+        "conv_transpose2d": (lambda **n: ops.conv_transpose2d(x, w, **n), ("stride", "padding", "dilation")),
+        "separable_conv2d": (
+            lambda **n: ops.separable_conv2d(x, depthwise, w[:, :, :1, :1], **n),
+            ("padding", "dilation"),
+        ),
+    }
+    for op, (call, names) in calls.items():
+        for name in names:
+            for number in (2**31, 2**63 - 1):
+                with raises(ValueError, op, name, "expected an integer < 2**31", str(number)):
+                    call(**{name: number})
+
+
 def no_channels_and_no_pixels(b):
     for algorithm in ALGORITHMS:
         bias = X(3).to(b.device)
