@@ -58,16 +58,6 @@ def with_batch(op: str, t: Tensor) -> Tensor:
     return t if t.dim() == 4 else t[None]
 
 
-def allows_tf32() -> bool:
-    """Torch's switch for convolutions of float32 on CUDA."""
-    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
-
-
-# A compiled function keeps what the switch was at compilation. This is what torch.compiler.assume_constant_result does,
-# after importing torch's compiler, which takes longer than all of this package.
-allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """What an enclosing autocast region casts convolutions to; None without one."""
     enabled = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)

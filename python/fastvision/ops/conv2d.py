@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import _lib
-from . import _arguments
+from . import _arguments, _tf32
 from ._convolution import (
-    allows_tf32,
     autocast,
     check_algorithm,
     check_arguments,
@@ -81,7 +80,7 @@ def conv2d(
     size = _output_size(batch, weight, geometry)
     out: Tensor
     if own_forward("gather", algorithm, batch, weight, geometry, groups):
-        out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", allows_tf32())
+        out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions())
     else:
         if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
             batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last

@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import _lib
-from . import _arguments
+from . import _arguments, _tf32
 from ._convolution import (
-    allows_tf32,
     autocast,
     check_algorithm,
     check_arguments,
@@ -88,7 +87,9 @@ def conv_transpose2d(
         raise ValueError(f"{op}: padding: expected an output of at least 1x1, got {size[0]}x{size[1]}")
     out: Tensor
     if own_forward("scatter", algorithm, batch, weight, geometry, groups):
-        out = conv_transpose2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", allows_tf32())
+        out = conv_transpose2d_op(
+            batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
+        )
     else:
         parts = (geometry[:2], geometry[2:4], list(extra), groups, geometry[4:])
         out = functional.conv_transpose2d(batch, weight, bias, *parts)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _lib
-from . import _arguments
+from . import _arguments, _tf32
 
 _op = _lib.Op("gram_matrix")
 
@@ -36,17 +36,8 @@ def gram_matrix(x: Tensor, y: Tensor | None = None, *, normalize: bool = False) 
     tensor([[[5., 6.],
              [6., 9.]]])
     """
-    result: Tensor = _op(x, y, normalize, _allows_tf32())
+    result: Tensor = _op(x, y, normalize, _tf32.in_products())
     return result
-
-
-def _allows_tf32() -> bool:
-    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
-
-
-# A compiled function keeps what the switch was at compilation. This is what torch.compiler.assume_constant_result does,
-# after importing torch's compiler, which takes longer than all of this package.
-_allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @_lib.register_fake("gram_matrix")
