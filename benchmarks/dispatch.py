@@ -37,8 +37,8 @@ def _bilinear(size: int, stride: int) -> Problem:
     return Problem(f"bilinear 21 x {size} x {size}, stride {stride}", 21, 21, size, 2 * stride, stride, groups=21)
 
 
-def _doubling(channels: int, size: int) -> Problem:
-    return Problem(f"2 x 2, {channels} x {size} x {size} -> {channels // 2}", channels, channels // 2, size, 2, 2)
+def _side_by_side(channels: int, out: int, size: int, kernel: int) -> Problem:
+    return Problem(f"{kernel} x {kernel}, {channels} x {size} x {size} -> {out}", channels, out, size, kernel, kernel)
 
 
 def _atrous(channels: int, rate: int) -> Problem:
@@ -53,7 +53,8 @@ def _dense(channels: int, size: int, rate: int = 1) -> Problem:
 
 PROBLEMS = [
     *(_bilinear(16, 32), _bilinear(35, 16), _bilinear(70, 8), _bilinear(70, 4), _bilinear(140, 2)),
-    *(_doubling(64, 256), _doubling(128, 256), _doubling(256, 128), _doubling(512, 64)),
+    *(_side_by_side(64, 32, 256, 2), _side_by_side(128, 64, 256, 2), _side_by_side(256, 128, 128, 2)),
+    *(_side_by_side(512, 256, 64, 2), _side_by_side(128, 64, 64, 3), _side_by_side(256, 128, 32, 4)),
     *(_atrous(1024, 18), _atrous(2048, 12), _atrous(1024, 8), _atrous(728, 4), _atrous(728, 2), _atrous(728, 1)),
 ]
 PROBLEMS += [
