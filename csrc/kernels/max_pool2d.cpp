@@ -13,17 +13,18 @@
 namespace fastvision {
 namespace {
 
-// The maxima of `count` windows or channels side by side; p: first pixel of tap 0, step: memory between the lanes.
+// The maxima of `count` windows or channels side by side; start: where tap 0 of the first is in the plane, which may be
+// outside; step: memory between the lanes.
 template <class T, class F>
-FV_HD void pool_lanes(const MaxPoolShape& s, const T* p, Taps rows, Taps columns, int64_t step, int64_t count,
-                      F&& store) {
+FV_HD void pool_lanes(const MaxPoolShape& s, const T* plane, int64_t start, Taps rows, Taps columns, int64_t step,
+                      int64_t count, F&& store) {
   using A = Accum<T>;
   Vec<A> best(A(-__builtin_huge_val()));
   IndexVec<A> taps = all_lanes<A>(-1);
   bool first = true;
   for (int64_t ky = rows.begin; ky < rows.end; ++ky)
     for (int64_t kx = columns.begin; kx < columns.end; ++kx, first = false) {
-      const T* at = p + (ky * s.g.dilation_y * s.width + kx * s.g.dilation_x) * s.channels;
+      const T* at = plane + (start + (ky * s.g.dilation_y * s.width + kx * s.g.dilation_x) * s.channels);
       const Vec<A> v = load_strided(at, step, count);
       const int64_t tap = ky * s.g.kernel_x + kx;
       const auto wins = either(v > best, !(v == v));
@@ -42,12 +43,12 @@ void pool_row(const MaxPoolShape& s, const T* plane, int64_t oy, T* out, Index* 
   int64_t ox = 0;
   while (ox < s.out_w) {
     const int64_t x = ox * s.g.stride_x - s.g.padding_x;
-    const T* p = plane + (y * s.width + x) * s.channels;
+    const int64_t start = (y * s.width + x) * s.channels;
     if (s.channels > 1) {
       const Taps columns = taps_inside(x, s.g.kernel_x, s.g.dilation_x, s.width);
       for (int64_t c = 0; c < s.channels; c += kLanes) {
         const int64_t count = min_of(kLanes, s.channels - c);
-        pool_lanes(s, p + c, rows, columns, 1, count, [&](const Vec<A>& best, const IndexVec<A>& taps) {
+        pool_lanes(s, plane, start + c, rows, columns, 1, count, [&](const Vec<A>& best, const IndexVec<A>& taps) {
           const int64_t i = ox * s.channels + c;
           store_vector(out + i, best, count);
           for (int64_t k = 0; k < count; ++k) store_tap(s, oy, ox, taps[k], index + i + k);
@@ -67,7 +68,7 @@ void pool_row(const MaxPoolShape& s, const T* plane, int64_t oy, T* out, Index* 
       continue;
     }
     const int64_t count = min_of(kLanes, inside);
-    pool_lanes(s, p, rows, Taps{0, s.g.kernel_x}, s.g.stride_x, count,
+    pool_lanes(s, plane, start, rows, Taps{0, s.g.kernel_x}, s.g.stride_x, count,
                [&](const Vec<A>& best, const IndexVec<A>& taps) {
                  store_vector(out + ox, best, count);
                  for (int64_t k = 0; k < count; ++k) store_tap(s, oy, ox + k, taps[k], index + ox + k);
@@ -163,7 +164,7 @@ struct Positions<int64_t> {
     const uint64_t reach = uint64_t((s.g.kernel_x - 1) * s.g.dilation_x);
     bool inside = false;
     for (int64_t y = 0; y <= (s.g.kernel_y - 1) * s.g.dilation_y; ++y)
-      inside |= uint64_t(position - first - y * s.width) <= reach;
+      inside |= uint64_t(position) - uint64_t(first + y * s.width) <= reach;
     return inside ? position : -1;
   }
 };
