@@ -96,9 +96,9 @@ class BinTask {
         const int64_t count = min_of(kLanes<A>, channels - c);
         Vec<A> sum(A(0));
         for (const auto& y : y_.pixels) {
-          const A* row = tile_.data() + ((y.at - rows.begin) * across - columns.begin) * channels + c;
+          const int64_t row = ((y.at - rows.begin) * across - columns.begin) * channels + c;
           for (const auto& x : x_.pixels) {
-            const A* p = row + x.at * channels;
+            const A* p = tile_.data() + (row + x.at * channels);
             sum = sum + Vec<A>(y.weight * x.weight) * (count == kLanes<A> ? load_vector(p) : load_vector(p, count));
           }
         }
