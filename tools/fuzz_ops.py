@@ -22,7 +22,7 @@ from typing import Any
 
 from emulated import ROOT, build, build_cpu, build_folder, environment
 
-SECONDS = {"plain": 30, "address": 300}  # of a call on both backends; sanitizers take their time
+SECONDS = {"plain": 30, "address": 120}  # of a call on both backends; sanitizers take their time
 DIFFERENT = 3  # exit code of a process that went through all calls; a timeout or an exception ends with 1
 LIMIT_MB = 2048  # what a call may ask for; more is an error that it must raise
 INTEGERS = [
@@ -207,7 +207,7 @@ def difference(op: str, cpu: Any, cuda: Any) -> str | None:
 
 
 def child(options: argparse.Namespace) -> int:
-    """Calls the ops; the file of the progress tells the parent which call was the last."""
+    """Calls one op; the file of the progress tells the parent which call was the last."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/ops")]
     import torch
     from fastvision import _lib
@@ -220,28 +220,25 @@ def child(options: argparse.Namespace) -> int:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.set_num_threads(2)
-    differences = 0
+    op, found = options.ops[0], 0
+    samples = [arguments for name, arguments in native_calls() if name == op]
     with open(options.progress, "r+b") as progress:
-        for op in options.ops:
-            samples = [arguments for name, arguments in native_calls() if name == op]
-            found = 0
-            for number in range(options.first, options.first + options.calls):
-                arguments = draw_call(samples, number)
-                progress.seek(0)
-                progress.write(f"{op} call {number}: {describe(arguments)}"[:4000].ljust(4000).encode())
-                progress.flush()
-                faulthandler.dump_traceback_later(SECONDS[options.variant], exit=True)
-                outcomes = [outcome(namespace, op, arguments) for namespace in _lib.NAMESPACES]
-                faulthandler.cancel_dump_traceback_later()
-                compared = len(outcomes) == 2 and op not in NOT_COMPARED
-                wrong = difference(op, *outcomes) if compared else None
-                if wrong:
-                    found += 1
-                    print(f"{op} call {number}: {wrong}\n  {describe(arguments)}", flush=True)
-                if found == 5:
-                    break
-            differences += found
-    return DIFFERENT if differences else 0
+        for number in range(options.first, options.first + options.calls):
+            arguments = draw_call(samples, number)
+            progress.seek(0)
+            progress.write(f"{op} call {number}: {describe(arguments)}"[:4000].ljust(4000).encode())
+            progress.flush()
+            faulthandler.dump_traceback_later(SECONDS[options.variant], exit=True)
+            outcomes = [outcome(namespace, op, arguments) for namespace in _lib.NAMESPACES]
+            faulthandler.cancel_dump_traceback_later()
+            compared = len(outcomes) == 2 and op not in NOT_COMPARED
+            wrong = difference(op, *outcomes) if compared else None
+            if wrong:
+                found += 1
+                print(f"{op} call {number}: {wrong}\n  {describe(arguments)}", flush=True)
+            if found == 5:
+                break
+    return DIFFERENT if found else 0
 
 
 def all_ops() -> list[str]:
@@ -271,17 +268,20 @@ def main() -> int:
         variables |= {"FASTVISION_EMULATED": str(build("address")), **cpu_variables}
         variables |= environment("address", build_folder("address"), report)
         variables["ASAN_OPTIONS"] += f":allocator_may_return_null=1:max_allocation_size_mb={LIMIT_MB}"
-    failed, left = False, options.ops or all_ops()
-    command += [__file__, "--variant", options.variant, "--first", str(options.first), "--calls", str(options.calls)]
-    while left:
-        with tempfile.NamedTemporaryFile() as progress:
-            code = subprocess.run([*command, "--progress", progress.name, *left], env=variables).returncode
-            last = progress.read().decode().strip()
-        failed |= code != 0
-        if code in (0, DIFFERENT):
-            break
-        print(f"ended with exit code {code} in {last}", flush=True)
-        left = left[left.index(last.split()[0]) + 1 :] if last else []
+    command += [__file__, "--variant", options.variant]
+    failed, end = False, options.first + options.calls
+    for op in options.ops or all_ops():
+        first, deaths = options.first, 0
+        while first < end and deaths < 5:
+            with tempfile.NamedTemporaryFile() as progress:
+                numbers = ["--first", str(first), "--calls", str(end - first), "--progress", progress.name]
+                code = subprocess.run([*command, *numbers, op], env=variables).returncode
+                last = progress.read().decode().strip()
+            failed |= code != 0
+            if code in (0, DIFFERENT):
+                break
+            print(f"ended with exit code {code} in {last}", flush=True)
+            first, deaths = int(last.split()[2].rstrip(":")) + 1 if last else end, deaths + 1
     for path in report.parent.glob("fuzz-report.*"):
         print(path.read_text(errors="replace")[:4000])
         path.unlink()
