@@ -1,10 +1,9 @@
 // A thread per pixel of the result adds up the taps that meet it, neighbouring threads neighbouring elements in memory,
-// so that each tap is one coalesced read which the caches answer for all but the first. With one channel per group
-// (bilinear upsampling, atrous depthwise) that is bound by writing the result; there, in channels_last, a thread has 16
-// bytes of channels, a warp 32 times as many, and a block keeps their weights in shared memory. A gradient by the
-// weights is a block per weight, its sum a fixed tree. No atomics: deterministic. Many channels per group:
-// convolution_dense.cu.
+// so that each tap is one coalesced read which the caches answer for all but the first. A gradient by the weights is a
+// block per weight, its sum a fixed tree. No atomics: deterministic. Many channels per group: convolution_dense.cu, one
+// channel per group mostly convolution_depthwise.cu.
 #include "convolution_dense.h"
+#include "convolution_depthwise.h"
 #include "cuda.cuh"
 
 namespace fastvision {
@@ -73,87 +72,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-constexpr int64_t kMostTaps = 25, kPixels = 128;
-template <class T>
-constexpr int kPack = 16 / sizeof(T);
-template <class T>
-constexpr int kChannels = 32 * kPack<T>;
-
-template <class T>
-struct DepthwiseWeights {
-  Accum<T> at[kMostTaps][kChannels<T>];
-};
-
-template <class T>
-bool has_depthwise_packs(const ConvolutionShape& s) {
-  return s.channels_last && s.small_channels == 1 && s.large_channels == 1 && s.groups % kPack<T> == 0 &&
-         s.taps() <= kMostTaps;
-}
-
-// The pixel of the source that a tap reads for a pixel of the result, along one axis; may be outside. Scatter: of the
-// taps of taps_at.
-template <bool kScatter>
-__device__ int64_t source_of(int64_t at, int64_t tap, int64_t stride, int64_t padding, int64_t dilation) {
-  if (!kScatter) return at * stride - padding + tap * dilation;
-  const int64_t position = at + padding - tap * dilation;
-  return position < 0 ? -1 : position / stride;
-}
-
-template <class T, bool kScatter>
-__global__ void __launch_bounds__(kThreads, 2)  // without a number ptxas spills to make room for more blocks
-    depthwise_kernel(ConvolutionShape s, const T* __restrict__ source, const T* __restrict__ weight,
-                     const T* __restrict__ bias, T* __restrict__ result) {
-  using A = Accum<T>;
-  FV_SHARED(weights, DepthwiseWeights<T>);
-  const MapLayout from = kScatter ? small_layout(s) : large_layout(s);
-  const MapLayout to = kScatter ? large_layout(s) : small_layout(s);
-  const int64_t slabs = ceil_div(s.groups, int64_t(kChannels<T>)), taps = s.taps();
-  const int64_t pixels = s.batch * to.height * to.width, chunks = ceil_div(pixels, kPixels);
-  const int mine = threadIdx.x % 32 * kPack<T>;
-  for (int64_t block = blockIdx.x; block < slabs * chunks; block += gridDim.x) {
-    const int64_t first = block % slabs * kChannels<T>, begin = block / slabs * kPixels;
-    const int64_t count = min_of(int64_t(kChannels<T>), s.groups - first), end = min_of(begin + kPixels, pixels);
-    for (int k = threadIdx.x; k < count * taps; k += kThreads)
-      weights.at[k % taps][k / taps] = to_accum(weight[first * taps + k]);
-    __syncthreads();
-    for (int64_t pixel = begin + threadIdx.x / 32; pixel < end && mine < count; pixel += kThreads / 32) {
-      const int64_t n = pixel / to.width / to.height, at_y = pixel / to.width % to.height, at_x = pixel % to.width;
-      const Taps ty = kScatter ? taps_at(at_y + s.padding_y, s.stride_y, s.dilation_y, s.kernel_y) : Taps{0, 1};
-      const Taps tx = kScatter ? taps_at(at_x + s.padding_x, s.stride_x, s.dilation_x, s.kernel_x) : Taps{0, 1};
-      A sum[kPack<T>];
-      FV_UNROLL
-      for (int j = 0; j < kPack<T>; ++j) sum[j] = bias ? to_accum(bias[first + mine + j]) : A(0);
-      for (int64_t ky = ty.first; ky < s.kernel_y; ky += ty.step) {
-        const int64_t y = source_of<kScatter>(at_y, ky, s.stride_y, s.padding_y, s.dilation_y);
-        if (y < 0 || y >= from.height) continue;
-        const T* const row = source + n * from.image + y * from.row + first + mine;
-        for (int64_t kx = tx.first; kx < s.kernel_x; kx += tx.step) {
-          const int64_t x = source_of<kScatter>(at_x, kx, s.stride_x, s.padding_x, s.dilation_x);
-          if (x < 0 || x >= from.width) continue;
-          const auto pack = load_pack<kPack<T>>(row + x * from.column);
-          const A* const w = weights.at[ky * s.kernel_x + kx] + mine;
-          FV_UNROLL
-          for (int j = 0; j < kPack<T>; ++j) sum[j] = multiply_add(w[j], to_accum(pack.at[j]), sum[j]);
-        }
-      }
-      Pack<T, kPack<T>> out;
-      FV_UNROLL
-      for (int j = 0; j < kPack<T>; ++j) out.at[j] = from_accum<T>(sum[j]);
-      store_pack(result + pixel * to.column + first + mine, out);
-    }
-    __syncthreads();
-  }
-}
-
-template <bool kScatter, class T>
-void depthwise(const ConvolutionShape& s, const T* source, const T* weight, const T* bias, T* result,
-               const CudaExec& exec) {
-  const int64_t pixels = s.batch * (kScatter ? s.large_h * s.large_w : s.small_h * s.small_w);
-  const int64_t blocks = ceil_div(s.groups, int64_t(kChannels<T>)) * ceil_div(pixels, kPixels);
-  if (blocks > 0)
-    launch(exec, depthwise_kernel<T, kScatter>, grid_for(blocks, 1), kThreads, 0, s, source, weight, bias, result);
-}
-
 template <class T>
 __global__ void __launch_bounds__(kThreads) product_kernel(ConvolutionShape s, const T* __restrict__ small,
                                                            const T* __restrict__ large, T* __restrict__ weight) {
@@ -191,7 +109,7 @@ template <class T>
 void convolution_gather(const ConvolutionShape& s, const T* large, const T* weight, const T* bias, T* small,
                         const CudaExec& exec) {
   if (is_dense(s)) return dense_gather(s, large, weight, bias, small, exec);
-  if (has_depthwise_packs<T>(s)) return depthwise<false>(s, large, weight, bias, small, exec);
+  if (depthwise_gather(s, large, weight, bias, small, exec)) return;
   const int64_t items = s.batch * small_layout(s).image;
   if (items > 0) launch(exec, gather_kernel<T>, grid_for(items), kThreads, 0, s, large, weight, bias, small);
 }
@@ -200,7 +118,7 @@ template <class T>
 void convolution_scatter(const ConvolutionShape& s, const T* small, const T* weight, const T* bias, T* large,
                          const CudaExec& exec) {
   if (is_dense(s)) return dense_scatter(s, small, weight, bias, large, exec);
-  if (has_depthwise_packs<T>(s)) return depthwise<true>(s, small, weight, bias, large, exec);
+  if (depthwise_scatter(s, small, weight, bias, large, exec)) return;
   const int64_t items = s.batch * large_layout(s).image;
   if (items > 0) launch(exec, scatter_kernel<T>, grid_for(items), kThreads, 0, s, small, weight, bias, large);
 }

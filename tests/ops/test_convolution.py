@@ -117,7 +117,8 @@ def test_transposed_with_windows_side_by_side(backend, dtype, extra, groups, cha
     assert out.isnan().sum() == kernel[0] * kernel[1] * channels[1]
 
 
-# Channels in whole packs of 16 bytes; more than a warp has at once.
+# Channels in whole packs of 16 bytes, more than a warp has at once; planes several to a tile, and in bands of rows.
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize(
     ("groups", "size", "kernel", "stride", "padding", "dilation"),
@@ -126,11 +127,13 @@ def test_transposed_with_windows_side_by_side(backend, dtype, extra, groups, cha
         (264, (5, 4), (2, 3), (2, 1), (1, 0), (1, 1)),
         (8, (6, 7), (5, 5), (2, 3), (3, 4), (1, 2)),
         (8, (6, 7), (6, 5), (1, 1), (2, 2), (1, 1)),
+        (3, (211, 103), (3, 2), (1, 1), (9, 1), (9, 1)),
+        (2, (190, 121), (3, 3), (3, 2), (1, 0), (2, 3)),
     ],
 )
-def test_depthwise_channels_last(backend, dtype, groups, size, kernel, stride, padding, dilation):
+def test_depthwise(backend, format, dtype, groups, size, kernel, stride, padding, dilation):
     problem = {"seed": groups, "batch": 2, "size": size, "groups": groups, "channels": (1, 1), "kernel": kernel}
-    problem |= {"bias": kernel[0] == 3, "dtype": dtype, "format": torch.channels_last, "layout": "contiguous"}
+    problem |= {"bias": kernel[0] == 3, "dtype": dtype, "format": format, "layout": "contiguous"}
     for name, options in (
         ("conv2d", (stride, padding, dilation, groups)),
         ("conv_transpose2d", (stride, padding, 0, groups, dilation)),
