@@ -24,7 +24,7 @@ from emulated import ROOT, build, build_cpu, build_folder, environment
 
 SECONDS = {"plain": 30, "address": 120}  # of a call on both backends; sanitizers take their time
 DIFFERENT = 3  # exit code of a process that went through all calls; a timeout or an exception ends with 1
-LIMIT_MB = 2048  # what a call may ask for; more is an error that it must raise
+LIMIT_MB = 512  # what a call may ask for; more is an error that it must raise
 INTEGERS = [
     -(2**63),
     -(2**31) - 1,
