@@ -31,9 +31,9 @@ void copy_rows(const T* plane, const MapLayout& m, int64_t first, int64_t rows, 
   for (int64_t r = 0; r < rows; ++r, to += width) {
     if (first + r < 0 || first + r >= m.height) continue;
     const T* from = plane + (first + r) * m.row;
-    // Padding may be so wide, or kernels so small, that not all of a row is needed.
+    // Padding may be so wide, or kernels so small, that not all of a row is needed, or none.
     const int64_t begin = max_of(-left, int64_t(0)), end = max_of(min_of(m.width, width - left), begin);
-    std::fill(to, to + left + begin, Accum<T>(0));
+    std::fill(to, to + min_of(left + begin, width), Accum<T>(0));
     std::fill(to + min_of(left + end, width), to + width, Accum<T>(0));
     for (int64_t x = begin; x < end; x += kLanes) {
       const int64_t n = min_of(kLanes, end - x);

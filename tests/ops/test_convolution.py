@@ -3,6 +3,8 @@
 import pytest
 import torch
 from fastvision import nn, ops
+from fastvision.ops.conv2d import conv2d_op
+from fastvision.ops.conv_transpose2d import conv_transpose2d_op
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
@@ -148,6 +150,25 @@ def test_depthwise(backend, format, dtype, groups, size, kernel, stride, padding
             tensors(backend, problem, name == "conv_transpose2d"),
             problem,
         )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("padding", [(1, 256), (256, 1), (0, 40), (9, 9)])
+def test_results_of_any_size(backend, padding, groups, format):
+    """As gradients ask for: windows that lie outside of the map, and pixels that no window meets."""
+    g = backend.vary(7)
+    x, kernel = torch.randn(2, 3, 9, 8, generator=g), torch.randn(3, 3 // groups, 3, 3, generator=g)
+    small, geometry = x.to(backend.device, memory_format=format), [2, 1, *padding, 1, 2]
+    weight = kernel.to(backend.device)
+    out = conv2d_op(small, weight, None, geometry, groups, 5, 4, False, False)
+    padded = functional.pad(x, (padding[1], 300, padding[0], 300))
+    expected = functional.conv2d(padded, kernel, None, (2, 1), 0, (1, 2), groups)[..., :5, :4]
+    assert_close(out, expected.double())
+    out = conv_transpose2d_op(small, weight, None, geometry, groups, 20, 30, False, False)
+    whole = functional.pad(functional.conv_transpose2d(x, kernel, None, (2, 1), 0, 0, groups, (1, 2)), (0, 300, 0, 300))
+    expected = whole[..., padding[0] : padding[0] + 20, padding[1] : padding[1] + 30]
+    assert_close(out, expected.double())
 
 
 @pytest.mark.parametrize("groups", [1, 2])
