@@ -24,6 +24,7 @@ from emulated import ROOT, build, build_cpu, build_folder, environment
 
 SECONDS = {"plain": 30, "address": 120}  # of a call on both backends; sanitizers take their time
 DIFFERENT = 3  # exit code of a process that went through all calls; a timeout or an exception ends with 1
+LABOUR = 2**19  # the product of a call's sizes
 LIMIT_MB = 512  # what a call may ask for; more is an error that it must raise
 INTEGERS = [
     -(2**63),
@@ -51,7 +52,8 @@ FLOATS = [0.0, -0.0, 0.5, 1.0, -1.0, 2.0, 0.01, 1e-30, 1e30, -1e30, 1e300, math.
 # Given an arg-max that no forward pass gave, each backend adds the gradient to other pixels, all of them inside.
 NOT_COMPARED = {"roi_pool_backward"}
 # Sums of products that overflow are infinite or NaN, by the order of the additions and whether a product is rounded.
-SUMS = {"gram_matrix", "conv2d", "conv_transpose2d", "conv2d_weight_gradient", "separable_conv2d", "deform_conv2d"}
+SUMS = {"gram_matrix", "gram_loss", "conv2d", "conv_transpose2d", "conv2d_weight_gradient"}
+SUMS |= {"separable_conv2d", "deform_conv2d"}
 SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 65]
 
 
@@ -154,12 +156,20 @@ def draw_call(samples: list[tuple[Any, ...]], number: int) -> list[Any]:
     import torch
 
     draw = Draw(number)
-    arguments = list(draw.random.choice(samples))
-    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
-    for _ in range(draw.random.choice([1, 1, 1, 2, 3])):
-        place = draw.random.randrange(len(arguments))
-        arguments[place] = draw.damage(arguments[place])
-    return arguments
+    while True:
+        arguments = list(draw.random.choice(samples))
+        arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+        for _ in range(draw.random.choice([1, 1, 1, 2, 3])):
+            place = draw.random.randrange(len(arguments))
+            arguments[place] = draw.damage(arguments[place])
+        if not is_laborious(arguments):
+            return arguments
+
+
+def is_laborious(arguments: list[Any]) -> bool:
+    """Whether sizes ask for fair work, within the memory's limit, that would take the emulator minutes."""
+    numbers = [n for a in arguments for n in (a if isinstance(a, list) else [a]) if type(n) is int]
+    return math.prod(n for n in numbers if 1 < n <= 2**20) > LABOUR
 
 
 def describe(value: Any) -> str:
