@@ -1,9 +1,11 @@
-"""Gram matrices of VGG-16's relu1_1 to relu5_1 for an image of 512 x 512, and their gradient."""
+"""Gram matrices of VGG-16's relu1_1 to relu5_1 for an image of 512 x 512, their gradient, and losses of style."""
 
 import torch
 from fastvision import ops
+from fastvision.ops.gram_loss import gram_loss_reference
 from fastvision.ops.gram_matrix import gram_matrix_reference
 from torch import Tensor
+from torch.nn import functional
 
 from .. import inputs
 from ..gradients import with_gradients
@@ -43,6 +45,18 @@ def gradient(device: torch.device, channels: int, size: int) -> Case:
     )
 
 
+def style(device: torch.device, channels: int, size: int) -> Case:
+    x = inputs.normal((1, channels, size, size), device)
+    target = inputs.normal((1, channels, channels), device, seed=1)
+    return Case(
+        ours=with_gradients(lambda x: ops.gram_loss(x, target, normalize=True), x),
+        expected=with_gradients(lambda x: gram_loss_reference(x, target.double(), normalize=True).mean(), x.double()),
+        rivals={"eager": with_gradients(lambda x: functional.mse_loss(product(x) / x.numel(), target), x)},
+        bytes=4 * 3 * x.numel() + 2 * 4 * channels**2,
+        operations=3 * channels**2 * size**2,
+    )
+
+
 SMOKE = {"channels": 8, "size": 6}
 LAYERS = [(64, 512), (128, 256), (256, 128), (512, 64), (512, 32)]
 BFLOAT16 = {"dtype": torch.bfloat16}
@@ -57,4 +71,5 @@ WORKLOADS = [
         for c, s in LAYERS
     ),
     Workload("256x128x128, forward + backward", gradient, {"channels": 256, "size": 128}, SMOKE),
+    *(Workload(f"{c}x{s}x{s}, style loss", style, {"channels": c, "size": s}, SMOKE) for c, s in LAYERS),
 ]

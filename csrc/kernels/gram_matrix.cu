@@ -2,10 +2,11 @@
 // shared memory; symmetric products have only the tiles on and above the diagonal. 16-bit types and, where allowed,
 // float32 as tf32 use the tensor cores (eight warps, 16 x 32 results each); float32 otherwise and float64 use ordinary
 // arithmetic, 4 x 4 results per thread. A second launch adds the parts up in order, scales, and writes both halves:
-// deterministic, equal to its transpose bit for bit. Bound by reading the features once for up to 64 channels; above
-// that each row of tiles reads them again, mostly from L2.
+// deterministic, equal to its transpose bit for bit; or compares with a target on the way. Bound by reading the
+// features once for up to 64 channels; above that each row of tiles reads them again, mostly from L2.
 #include "gram_matrix.h"
 #include "product_tile.cuh"
+#include "reduction.cuh"
 
 namespace fastvision {
 namespace {
@@ -70,21 +71,61 @@ __global__ void __launch_bounds__(kThreads)
   FV_FOR(i, s.results()) out[i] = gram_result(s, partial, i, parts);
 }
 
-}  // namespace
+template <class A>
+__global__ void __launch_bounds__(kThreads)
+    difference_kernel(GramShape s, const A* __restrict__ partial, GramLoss<A> loss) {
+  const int64_t parts = s.parts();
+  for (int64_t row = blockIdx.x; row < s.batch * s.rows; row += gridDim.x) {
+    double own = 0;
+    for (int64_t c = threadIdx.x; c < s.rows; c += kThreads)
+      own += gram_difference(s, partial, loss, row * s.rows + c, parts);
+    const double sum = block_sum(own);
+    if (threadIdx.x == 0) loss.row_sums[row] = sum;
+  }
+}
+
+template <class A>
+__global__ void __launch_bounds__(kThreads) finish_kernel(GramShape s, GramLoss<A> loss) {
+  for (int64_t n = blockIdx.x; n < s.batch; n += gridDim.x) {
+    double own = 0;
+    for (int64_t row = threadIdx.x; row < s.rows; row += kThreads) own += loss.row_sums[n * s.rows + row];
+    const double sum = block_sum(own);
+    if (threadIdx.x == 0) loss.losses[n] = A(sum / double(max_of(s.rows * s.rows, int64_t(1))));
+  }
+}
 
 template <class T>
-void gram_matrix(const GramShape& s, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const CudaExec& exec) {
+void sum_parts(const GramShape& s, const T* x, const T* y, Accum<T>* partial, const CudaExec& exec) {
   const int64_t blocks = s.batch * s.tiles() * s.parts();
   if (blocks == 0) return;
   const auto multiply = [&](auto* kernel) { launch(exec, kernel, grid_for(blocks, 1), kThreads, 0, s, x, y, partial); };
   if constexpr (sizeof(T) == 2) multiply(product_kernel<T, TensorCoreTile<T>>);
   else if constexpr (sizeof(T) == 8) multiply(product_kernel<T, PlainTile<T>>);
   else multiply(s.tf32 ? product_kernel<T, TensorCoreTile<T>> : product_kernel<T, PlainTile<T>>);
+}
+
+}  // namespace
+
+template <class T>
+void gram_matrix(const GramShape& s, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const CudaExec& exec) {
+  if (s.results() == 0) return;
+  sum_parts(s, x, y, partial, exec);
   launch(exec, sum_kernel<Accum<T>>, grid_for(s.results()), kThreads, 0, s, partial, out);
 }
 
-#define INSTANTIATE(T) \
-  template void gram_matrix(const GramShape&, const T*, const T*, Accum<T>*, Accum<T>*, const CudaExec&);
+template <class T>
+void gram_loss(const GramShape& s, const T* x, Accum<T>* partial, const GramLoss<Accum<T>>& loss,
+               const CudaExec& exec) {
+  if (s.batch == 0) return;
+  sum_parts(s, x, x, partial, exec);
+  if (s.rows > 0)
+    launch(exec, difference_kernel<Accum<T>>, grid_for(s.batch * s.rows, 1), kThreads, 0, s, partial, loss);
+  launch(exec, finish_kernel<Accum<T>>, grid_for(s.batch, 1), kThreads, 0, s, loss);
+}
+
+#define INSTANTIATE(T)                                                                                    \
+  template void gram_matrix(const GramShape&, const T*, const T*, Accum<T>*, Accum<T>*, const CudaExec&); \
+  template void gram_loss(const GramShape&, const T*, Accum<T>*, const GramLoss<Accum<T>>&, const CudaExec&);
 FV_ALL_FLOATS(INSTANTIATE)
 #undef INSTANTIATE
 

@@ -52,10 +52,34 @@ FV_HD A gram_result(const GramShape& s, const A* partial, int64_t i, int64_t par
   return sum * A(s.scale);
 }
 
+// The mean squared difference of each image's Gram matrix from a target; of symmetric products.
+template <class A>
+struct GramLoss {
+  const A* target;  // (batch, rows, rows), or one for all images
+  bool one_target;
+  double* row_sums;    // scratch: (batch, rows)
+  A *losses, *slopes;  // (batch); (batch, rows, rows): what the features are multiplied by for their gradient
+};
+
+// The squared difference of one result; sets its slope.
+template <class A>
+FV_HD double gram_difference(const GramShape& s, const A* partial, const GramLoss<A>& loss, int64_t i, int64_t parts) {
+  const int64_t size = s.rows * s.rows, row = i / s.rows % s.rows, column = i % s.rows;
+  const A* const target = loss.target + (loss.one_target ? 0 : i / size * size);
+  const A sum = gram_result(s, partial, i, parts);
+  const A difference = sum - target[row * s.rows + column], mirrored = sum - target[column * s.rows + row];
+  loss.slopes[i] = A(2 * s.scale / double(size)) * (difference + mirrored);
+  return double(difference) * double(difference);
+}
+
 // Twins. partial: parts() times results() numbers; out: (batch, rows, columns).
 template <class T, class Isa>
 void gram_matrix(const GramShape&, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const Cpu<Isa>&);
+template <class T, class Isa>
+void gram_loss(const GramShape&, const T* x, Accum<T>* partial, const GramLoss<Accum<T>>&, const Cpu<Isa>&);
 template <class T>
 void gram_matrix(const GramShape&, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const CudaExec&);
+template <class T>
+void gram_loss(const GramShape&, const T* x, Accum<T>* partial, const GramLoss<Accum<T>>&, const CudaExec&);
 
 }  // namespace fastvision

@@ -7,6 +7,16 @@ namespace fastvision::binding {
 inline namespace FV_BACKEND {
 namespace {
 
+GramShape shape_of(const Tensor& x, const Tensor& y, bool symmetric, bool normalize, bool tf32) {
+  const int64_t pixels = x.size(2) * x.size(3), elements = x.size(1) * pixels;
+  const double scale = normalize && elements > 0 ? 1 / double(elements) : 1;
+  return {x.size(0), x.size(1), y.size(1), pixels, symmetric, is_channels_last(x), tf32, scale};
+}
+
+ScalarType sum_type(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 Tensor gram_matrix(const Tensor& x, const std::optional<Tensor>& other, bool normalize, bool tf32) {
   const Check check{"gram_matrix"};
   const Tensor& y = other ? *other : x;
@@ -16,16 +26,13 @@ Tensor gram_matrix(const Tensor& x, const std::optional<Tensor>& other, bool nor
   check.same_device("y", y, "x", x);
   check.shape(y.dim() == 4 && y.size(0) == x.size(0) && y.size(2) == x.size(2) && y.size(3) == x.size(3), "y", y,
               "(N, D, H, W) with N, H and W of x");
-  const int64_t pixels = x.size(2) * x.size(3), elements = x.size(1) * pixels;
-  const bool channels_last = is_channels_last(x);
-  const GramShape s{x.size(0), x.size(1),     y.size(1), pixels,
-                    !other,    channels_last, tf32,      normalize && elements > 0 ? 1 / double(elements) : 1};
+  const GramShape s = shape_of(x, y, !other, normalize, tf32);
   const Backend backend(x);
-  const ScalarType sums = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  const Tensor out = check.empty(x, {s.batch, s.rows, s.columns}, sums);
+  const Tensor out = check.empty(x, {s.batch, s.rows, s.columns}, sum_type(x));
   if (out.numel() == 0) return out;
-  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.columns}, sums);
-  const Tensor of_x = dense(x, format_of(channels_last)), of_y = other ? dense(y, format_of(channels_last)) : of_x;
+  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.columns}, sum_type(x));
+  const MemoryFormat format = format_of(s.channels_last);
+  const Tensor of_x = dense(x, format), of_y = other ? dense(y, format) : of_x;
   dispatch_all_floats(x, [&](auto t) {
     using T = decltype(t);
     backend.run([&](const auto& exec) {
@@ -36,9 +43,40 @@ Tensor gram_matrix(const Tensor& x, const std::optional<Tensor>& other, bool nor
   return out;
 }
 
+std::tuple<Tensor, Tensor> gram_loss(const Tensor& x, const Tensor& target, bool normalize, bool tf32) {
+  const Check check{"gram_loss"};
+  check.all_floats("x", x);
+  check.shape(x.dim() == 4, "x", x, "(N, C, H, W)");
+  check.dtype(target.scalar_type() == sum_type(x), "target", target, dtype_name(sum_type(x)));
+  check.same_device("target", target, "x", x);
+  const int64_t channels = x.size(1);
+  check.shape(target.dim() == 3 && (target.size(0) == 1 || target.size(0) == x.size(0)) && target.size(1) == channels &&
+                  target.size(2) == channels,
+              "target", target, "(N, C, C) or (1, C, C) with N and C of x");
+  const GramShape s = shape_of(x, x, true, normalize, tf32);
+  const Backend backend(x);
+  const Tensor losses = check.empty(x, {s.batch}, sum_type(x));
+  const Tensor slopes = check.empty(x, {s.batch, s.rows, s.rows}, sum_type(x));
+  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.rows}, sum_type(x));
+  const Tensor row_sums = check.empty(x, {s.batch, s.rows}, ScalarType::Double);
+  const Tensor of_x = dense(x, format_of(s.channels_last)), to = dense(target);
+  dispatch_all_floats(x, [&](auto t) {
+    using T = decltype(t);
+    using A = Accum<T>;
+    const GramLoss<A> loss{data<A>(to), target.size(0) == 1, mutable_data<double>(row_sums), mutable_data<A>(losses),
+                           mutable_data<A>(slopes)};
+    backend.run(
+        [&](const auto& exec) { fastvision::gram_loss<T>(s, data<T>(of_x), mutable_data<A>(partial), loss, exec); });
+  });
+  return {losses, slopes};
+}
+
 }  // namespace
 
-FV_OPS(m) { m.impl("gram_matrix", TORCH_BOX(&gram_matrix)); }
+FV_OPS(m) {
+  m.impl("gram_matrix", TORCH_BOX(&gram_matrix));
+  m.impl("gram_loss", TORCH_BOX(&gram_loss));
+}
 
 }  // namespace FV_BACKEND
 }  // namespace fastvision::binding

@@ -160,6 +160,9 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
 
   // (N, C, H, W) and (N, D, H, W) -> (N, C, D) in float32 at least, divided by C * H * W if normalize.
   m.def("gram_matrix(Tensor x, Tensor? y, bool normalize, bool tf32) -> Tensor");
+  // Of the Gram matrix of each image: the mean squared difference from target, (N, C, C) or (1, C, C) in float32 at
+  // least; and what its features are multiplied by for the gradient, (N, C, C).
+  m.def("gram_loss(Tensor x, Tensor target, bool normalize, bool tf32) -> (Tensor losses, Tensor slopes)");
 
   // geometry: stride, padding and dilation, two numbers each. The sizes of the result may be any: a window counts what
   // of it is inside the map, so that each op is the gradient of the others.

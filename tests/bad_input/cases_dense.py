@@ -83,6 +83,23 @@ def a083(b):
     assert (g.double() - exact).abs().max() <= 1e-5 * exact.abs().max()
 
 
+def gram_loss_of_nothing(b):
+    for shape in ((0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)):
+        x = torch.zeros(shape, device=b.device, requires_grad=True)
+        loss = ops.gram_loss(x, torch.zeros(1, shape[1], shape[1], device=b.device))
+        assert loss == 0
+        assert torch.autograd.grad(loss, x)[0].shape == shape
+
+
+def gram_loss_of_foreign_targets(b):
+    x = torch.zeros(2, 3, 4, 4, device=b.device)
+    for shape in ((3, 3), (3, 3, 3), (1, 3, 2), (1, 2**20, 2**20)):
+        with raises(ValueError, "gram_loss", "target", "expected shape"):
+            ops.gram_loss(x, torch.zeros(1, device=b.device).expand(shape))
+    with raises(TypeError, "gram_loss", "target", "int64"):
+        ops.gram_loss(x, torch.zeros(1, 3, 3, dtype=torch.int64, device=b.device))
+
+
 def gram_of_a_memory_bomb(b):
     with raises(RuntimeError, "gram_matrix", "bytes"):
         ops.gram_matrix(torch.zeros(1, device=b.device).expand(1, 2**20, 1, 1))

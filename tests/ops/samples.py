@@ -116,6 +116,8 @@ def native_calls():
         ("max_unpool2d_backward", (_features(2, 3, 18, 16).requires_grad_(), places, [2, 2, 2, 2, 0, 0, 1, 1], True)),
         ("gram_matrix", (x, None, True, False)),
         ("gram_matrix", (last, _features(2, 3, 9, 8).requires_grad_(), False, False)),
+        ("gram_loss", (x, _features(1, 3, 3, 1)[..., 0], True, False)),
+        ("gram_loss", (last, _features(2, 8, 8, 1)[..., 0], False, False)),
         ("conv2d", (x, kernel, bias, [2, 1, 1, 0, 1, 2], 1, 5, 4, False, False)),
         ("conv2d", (last, depthwise, None, [1, 1, 2, 2, 2, 2], 8, 9, 8, True, False)),
         ("conv_transpose2d", (x, kernel[:3], bias[:3], [2, 3, 1, 0, 1, 2], 1, 18, 27, False, False)),
@@ -257,6 +259,7 @@ def public_calls():
         ("max_unpool2d", lambda x, i: ops.max_unpool2d(x, i, 2), (x, torch.arange(72).expand(2, 3, 72).view(x.shape))),
         ("gram_matrix", lambda x: ops.gram_matrix(x, normalize=True), (x,)),
         ("gram_matrix of two", lambda x, y: ops.gram_matrix(x, y), (x, x[:, :2])),
+        ("gram_loss", lambda x: ops.gram_loss(x, torch.eye(x.shape[1]).to(x)[None]), (x,)),
         ("conv2d", lambda x, w: ops.conv2d(x, w, padding="same", algorithm="fastvision"), (x, _features(4, 3, 3, 2))),
         ("conv2d auto", lambda x, w: ops.conv2d(x, w, dilation=2), (x, _features(4, 3, 3, 2))),
         (

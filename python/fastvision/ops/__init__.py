@@ -17,6 +17,7 @@ from .conv_transpose2d import conv_transpose2d, upsample_bilinear_kernel
 from .deform_conv2d import deform_conv2d
 from .device_errors import device_errors
 from .dice_loss import dice_loss
+from .gram_loss import gram_loss
 from .gram_matrix import gram_matrix
 from .grid_anchors import grid_anchors
 from .mask_iou import mask_iou
@@ -84,6 +85,7 @@ __all__ = [
     "encode_boxes",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "gram_loss",
     "gram_matrix",
     "grid_anchors",
     "mask_iou",

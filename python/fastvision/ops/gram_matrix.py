@@ -68,11 +68,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.normalize and elements:
         grad = grad / elements
     if y is None:
-        return _mix(grad + grad.mT, x), None, None, None
-    return _mix(grad, y), _mix(grad.mT, x), None, None
+        return mix_channels(grad + grad.mT, x), None, None, None
+    return mix_channels(grad, y), mix_channels(grad.mT, x), None, None
 
 
-def _mix(factors: Tensor, features: Tensor) -> Tensor:
+def mix_channels(factors: Tensor, features: Tensor) -> Tensor:
     """Channels ``factors @ features`` in the dtype of the features and at their precision at least."""
     wide = features.to(factors.dtype)
     mixed: Tensor = factors @ wide.flatten(2)
