@@ -37,7 +37,9 @@ FV_HD void load_quad(const T* top, const T* bottom, typename PairOf<Accum<T>>::q
     memcpy(&b, bottom, sizeof b);
     quad = __builtin_shufflevector(a, b, 0, 1, 2, 3);
   } else {
-    for (int i = 0; i < 4; ++i) quad[i] = to_accum((i < 2 ? top : bottom)[i % 2]);
+    // Not element by element: GCC 12 then loses values at -O1 with sanitizers.
+    const A values[4] = {to_accum(top[0]), to_accum(top[1]), to_accum(bottom[0]), to_accum(bottom[1])};
+    memcpy(&quad, values, sizeof quad);
   }
 }
 
