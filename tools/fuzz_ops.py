@@ -52,7 +52,7 @@ INTEGERS = [
 ]
 FLOATS = [0.0, -0.0, 0.5, 1.0, -1.0, 2.0, 0.01, 1e-30, 1e30, -1e30, 1e300, math.inf, -math.inf, math.nan]
 # Given an arg-max that no forward pass gave, each backend adds the gradient to other pixels, all of them inside.
-NOT_COMPARED = {"roi_pool_backward"}
+NOT_COMPARED = {"roi_pool_backward", "roi_align_max_backward"}
 # Sums of products that overflow, or nearly, are infinite, NaN or not, by the order and the rounding of the additions.
 SUMS = {"gram_matrix", "gram_loss", "conv2d", "conv_transpose2d", "conv2d_weight_gradient"}
 SUMS |= {"separable_conv2d", "deform_conv2d"}
@@ -60,13 +60,14 @@ SIZES = [0, 1, 2, 3, 4, 5, 7, 8, 16, 17, 33, 65]
 
 
 class Draw:
-    """Arguments of one call, all from one seed."""
+    """Arguments of one call, all from one source of random numbers."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, source: Any) -> None:
+        """``source``: as random.Random, as far as it is used here."""
         import torch
 
-        self.torch, self.random = torch, random.Random(seed)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.torch, self.random = torch, source
+        self.generator = torch.Generator().manual_seed(source.randrange(2**16))
         self.floats = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
         self.dtypes = [*self.floats, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64]
 
@@ -154,18 +155,24 @@ class Draw:
         return t.to("meta") if self.random.random() < 0.3 else self.poison(t)
 
 
-def draw_call(op: str, samples: list[tuple[Any, ...]], number: int) -> list[Any]:
+def draw_call(op: str, samples: list[tuple[Any, ...]], source: Any) -> list[Any] | None:
+    """None: of too much work."""
     import torch
 
-    draw = Draw(number)
-    while True:
-        arguments = list(draw.random.choice(samples))
-        arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
-        for _ in range(draw.random.choice([1, 1, 1, 2, 3])):
-            place = draw.random.randrange(len(arguments))
-            arguments[place] = draw.damage(arguments[place])
-        if not is_laborious(op, arguments):
-            return arguments
+    draw = Draw(source)
+    arguments = list(source.choice(samples))
+    arguments = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+    for _ in range(source.choice([1, 1, 1, 2, 3])):
+        place = source.randrange(len(arguments))
+        arguments[place] = draw.damage(arguments[place])
+    return None if is_laborious(op, arguments) else arguments
+
+
+def call_of(op: str, samples: list[tuple[Any, ...]], number: int) -> list[Any]:
+    source = random.Random(number)
+    while (arguments := draw_call(op, samples, source)) is None:
+        pass
+    return arguments
 
 
 def is_laborious(op: str, arguments: list[Any]) -> bool:
@@ -219,7 +226,7 @@ def difference(op: str, cpu: Any, cuda: Any) -> str | None:
 
 
 def child(options: argparse.Namespace) -> int:
-    """Calls one op; the file of the progress tells the parent which call was the last."""
+    """Calls the ops; the file of the progress tells the parent which call was the last."""
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/ops")]
     import torch
     from fastvision import _lib
@@ -232,25 +239,27 @@ def child(options: argparse.Namespace) -> int:
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.set_num_threads(2)
-    op, found = options.ops[0], 0
-    samples = [arguments for name, arguments in native_calls() if name == op]
+    differences, first = 0, options.first if options.resume is None else options.resume
     with open(options.progress, "r+b") as progress:
-        for number in range(options.first, options.first + options.calls):
-            arguments = draw_call(op, samples, number)
-            progress.seek(0)
-            progress.write(f"{op} call {number}: {describe(arguments)}"[:4000].ljust(4000).encode())
-            progress.flush()
-            faulthandler.dump_traceback_later(SECONDS[options.variant], exit=True)
-            outcomes = [outcome(namespace, op, arguments) for namespace in _lib.NAMESPACES]
-            faulthandler.cancel_dump_traceback_later()
-            compared = len(outcomes) == 2 and op not in NOT_COMPARED
-            wrong = difference(op, *outcomes) if compared else None
-            if wrong:
-                found += 1
-                print(f"{op} call {number}: {wrong}\n  {describe(arguments)}", flush=True)
-            if found == 5:
-                break
-    return DIFFERENT if found else 0
+        for op in options.ops:
+            samples, found = [arguments for name, arguments in native_calls() if name == op], 0
+            for number in range(first, options.first + options.calls):
+                arguments = call_of(op, samples, number)
+                progress.seek(0)
+                progress.write(f"{op} call {number}: {describe(arguments)}"[:4000].ljust(4000).encode())
+                progress.flush()
+                faulthandler.dump_traceback_later(SECONDS[options.variant], exit=True)
+                outcomes = [outcome(namespace, op, arguments) for namespace in _lib.NAMESPACES]
+                faulthandler.cancel_dump_traceback_later()
+                compared = len(outcomes) == 2 and op not in NOT_COMPARED
+                wrong = difference(op, *outcomes) if compared else None
+                if wrong:
+                    found += 1
+                    print(f"{op} call {number}: {wrong}\n  {describe(arguments)}", flush=True)
+                if found == 5:
+                    break
+            differences, first = differences + found, options.first
+    return DIFFERENT if differences else 0
 
 
 def all_ops() -> list[str]:
@@ -268,6 +277,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first call, which seeds it")
     parser.add_argument("--variant", choices=("plain", "address"), default="plain")
     parser.add_argument("--progress", help=argparse.SUPPRESS)
+    parser.add_argument("--resume", type=int, help=argparse.SUPPRESS)  # number of the first call of the first op
     options = parser.parse_args()
     if options.progress:
         return child(options)
@@ -280,20 +290,21 @@ def main() -> int:
         variables |= {"FASTVISION_EMULATED": str(build("address")), **cpu_variables}
         variables |= environment("address", build_folder("address"), report)
         variables["ASAN_OPTIONS"] += f":allocator_may_return_null=1:max_allocation_size_mb={LIMIT_MB}"
-    command += [__file__, "--variant", options.variant]
-    failed, end = False, options.first + options.calls
-    for op in options.ops or all_ops():
-        first, deaths = options.first, 0
-        while first < end and deaths < 5:
-            with tempfile.NamedTemporaryFile() as progress:
-                numbers = ["--first", str(first), "--calls", str(end - first), "--progress", progress.name]
-                code = subprocess.run([*command, *numbers, op], env=variables).returncode
-                last = progress.read().decode().strip()
-            failed |= code != 0
-            if code in (0, DIFFERENT):
-                break
-            print(f"ended with exit code {code} in {last}", flush=True)
-            first, deaths = int(last.split()[2].rstrip(":")) + 1 if last else end, deaths + 1
+    command += [__file__, "--variant", options.variant, "--first", str(options.first), "--calls", str(options.calls)]
+    failed, left, resume = False, options.ops or all_ops(), options.first
+    while left:
+        with tempfile.NamedTemporaryFile() as progress:
+            rest = ["--resume", str(resume), "--progress", progress.name, *left]
+            code = subprocess.run([*command, *rest], env=variables).returncode
+            last = progress.read().decode().strip()
+        failed |= code != 0
+        if code in (0, DIFFERENT):
+            break
+        print(f"ended with exit code {code} in {last}", flush=True)
+        if not last:
+            break
+        op, _, number = last.split(":")[0].split()
+        left, resume = left[left.index(op) :], int(number) + 1
     for path in report.parent.glob("fuzz-report.*"):
         print(path.read_text(errors="replace")[:4000])
         path.unlink()

@@ -1,5 +1,4 @@
-// What tools/fuzz_rle.py runs on each input: masks read from hostile run lengths keep the promises of rle.h. Built
-// with -fsanitize-coverage=trace-pc, whose hook below feeds the counters that libFuzzer watches.
+// What tools/fuzz_rle.py runs on each input: masks read from hostile run lengths keep the promises of rle.h.
 
 #include <cstdint>
 #include <cstdlib>
@@ -11,9 +10,6 @@
 namespace {
 
 using namespace fastvision;
-
-constexpr size_t kCounters = 1 << 14;
-uint8_t counters[kCounters];
 
 void require(bool ok) {
   if (!ok) std::abort();
@@ -52,17 +48,7 @@ void check_mask(const RunEnds& mask) {
 
 }  // namespace
 
-extern "C" {
-
-void __sanitizer_cov_trace_pc() {
-  const uintptr_t pc = reinterpret_cast<uintptr_t>(__builtin_return_address(0));
-  ++counters[(pc ^ pc >> 14) % kCounters];
-}
-
-uint8_t* fuzz_counters() { return counters; }
-size_t fuzz_counters_size() { return kCounters; }
-
-void fuzz_rle(const uint8_t* bytes, size_t size) {
+extern "C" void fuzz_rle(const uint8_t* bytes, size_t size) {
   if (size < 5) return;
   const int64_t height = side(bytes + 1), width = side(bytes + 3);
   const uint8_t *data = bytes + 5, *end = bytes + size;
@@ -81,5 +67,4 @@ void fuzz_rle(const uint8_t* bytes, size_t size) {
     }
   } catch (const std::invalid_argument&) {
   }
-}
 }

@@ -12,8 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "build/fuzz"
+from emulated import ROOT
+from libfuzzer import FOLDER, fuzz
+
 LIBRARY = FOLDER / "fuzz_rle.so"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 FLAGS = ["-std=c++20", "-g", "-O1", "-fPIC", "-D_GLIBCXX_ASSERTIONS", *SANITIZERS]
@@ -26,7 +27,8 @@ def build() -> None:
     covered = FOLDER / "rle.o"
     source = ROOT / "csrc/kernels/rle.cpp"
     subprocess.run([compiler, *FLAGS, "-fsanitize-coverage=trace-pc", "-c", source, "-o", covered], check=True)
-    sources = [ROOT / "tools/fuzz_rle.cpp", ROOT / "csrc/kernels/rle_polygon.cpp", covered]
+    sources = [ROOT / "tools/fuzz_rle.cpp", ROOT / "tools/coverage_counters.cpp"]
+    sources += [ROOT / "csrc/kernels/rle_polygon.cpp", covered]
     # Bound to itself, because the sanitizers have an empty hook for coverage of the same name.
     subprocess.run([compiler, *FLAGS, "-shared", "-Wl,-Bsymbolic", *sources, "-o", LIBRARY], check=True)
 
@@ -36,32 +38,15 @@ def runtime(name: str) -> str:
     return subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
 
 
-def fuzz(arguments: list[str]) -> None:
-    """In a process that has been started with the sanitizers' runtime."""
-    import atheris
-    from atheris import core_with_libfuzzer
-
-    target = ctypes.CDLL(str(LIBRARY))
-    target.fuzz_counters.restype = ctypes.c_void_p
-    target.fuzz_counters_size.restype = ctypes.c_size_t
-    target.fuzz_rle.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
-    watch = ctypes.CDLL(core_with_libfuzzer.__file__).__sanitizer_cov_8bit_counters_init
-    first = target.fuzz_counters()
-    watch(ctypes.c_void_p(first), ctypes.c_void_p(first + target.fuzz_counters_size()))
-    atheris.Setup([sys.argv[0], *arguments], lambda data: target.fuzz_rle(data, len(data)))
-    atheris.Fuzz()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--input", type=Path, help="repeat this one")
     options = parser.parse_args()
-    arguments = [f"-max_total_time={options.seconds}", "-max_len=256", f"-artifact_prefix={FOLDER}/"]
-    if options.input:
-        arguments = [str(options.input)]
-    if "FASTVISION_FUZZ" in os.environ:
-        fuzz(arguments)
+    if "FASTVISION_FUZZ" in os.environ:  # in a process that has been started with the sanitizers' runtime
+        target = ctypes.CDLL(str(LIBRARY))
+        target.fuzz_rle.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+        fuzz(target, lambda data: target.fuzz_rle(data, len(data)), options.seconds, 256, options.input)
         return 0
     build()
     # Python never frees all it has; only errors of memory count.
