@@ -180,7 +180,7 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "separable_conv2d(Tensor input, Tensor depthwise_weight, Tensor pointwise_weight, Tensor? depthwise_bias,"
       " Tensor? pointwise_bias, Tensor? scale, Tensor? shift, int[] geometry, bool depthwise_relu, bool relu,"
-      " SymInt out_h, SymInt out_w) -> Tensor");
+      " SymInt out_h, SymInt out_w, bool tf32) -> Tensor");
 
   // geometry as of conv2d. offset (N, offset groups * taps * 2, H', W') and mask (without the 2): float32 for 16-bit
   // input. The gradients are by input, offset and mask, which is empty where there is none.

@@ -11,7 +11,7 @@ namespace {
 Tensor separable_conv2d(const Tensor& input, const Tensor& depthwise_weight, const Tensor& pointwise_weight,
                         const std::optional<Tensor>& depthwise_bias, const std::optional<Tensor>& pointwise_bias,
                         const std::optional<Tensor>& scale, const std::optional<Tensor>& shift, const Sizes& geometry,
-                        bool depthwise_relu, bool relu, int64_t out_h, int64_t out_w) {
+                        bool depthwise_relu, bool relu, int64_t out_h, int64_t out_w, bool tf32) {
   const Check check{"separable_conv2d"};
   check.all_floats("input", input);
   check.shape(input.dim() == 4, "input", input, "(N, C, H, W) or (C, H, W)");
@@ -55,6 +55,7 @@ Tensor separable_conv2d(const Tensor& input, const Tensor& depthwise_weight, con
   s.depthwise.padding_y = geometry[0], s.depthwise.padding_x = geometry[1];
   s.depthwise.dilation_y = geometry[2], s.depthwise.dilation_x = geometry[3];
   s.depthwise.channels_last = is_channels_last(input);
+  s.depthwise.tf32 = tf32;
   s.out_channels = p.size(0);
   s.depthwise_relu = depthwise_relu, s.relu = relu;
   const Backend backend(input);

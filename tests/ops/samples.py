@@ -148,12 +148,12 @@ def _native_deformable(x, last):
 
 def _native_separable(x, last):
     depthwise, pointwise, vector = _features(8, 1, 3, 3), _features(5, 8, 1, 1), _features(5)
-    flags = [True, True, 9, 6]
+    flags = [True, True, 9, 6, False]
     return [
         ("separable_conv2d", (x, depthwise[:3], pointwise[:, :3], None, *[vector] * 3, [2, 0, 2, 1], *flags)),
         (
             "separable_conv2d",
-            (last, depthwise, pointwise, depthwise[:, 0, 0, 0], *[None] * 3, [1] * 4, False, False, 9, 8),
+            (last, depthwise, pointwise, depthwise[:, 0, 0, 0], *[None] * 3, [1] * 4, False, False, 9, 8, False),
         ),
     ]
 

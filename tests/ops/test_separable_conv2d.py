@@ -99,6 +99,35 @@ def test_algorithms_agree_and_gradients_are_those_of_the_composition(backend, fo
         call(x, *tensors, algorithm="fastvision").sum().backward()
 
 
+def test_tf32_is_used_only_where_torch_allows_it(backend):
+    g = backend.vary(5)
+    x, d, p = (torch.randn(*s, generator=g) for s in ((1, 40, 9, 7), (40, 1, 3, 3), (70, 40, 1, 1)))
+    expected = separable_conv2d_reference(*(t.double() for t in (x, d, p)), padding=1)
+    x, d, p = (t.to(backend.device) for t in (x, d, p))
+    precision = torch.backends.cudnn.conv.fp32_precision
+    results = []
+    try:
+        for torch.backends.cudnn.conv.fp32_precision in ("ieee", "tf32"):
+            results.append(ops.separable_conv2d(x, d, p, padding=1, algorithm="fastvision"))
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = precision
+    exact, rounded = results
+    torch.testing.assert_close(exact.cpu().double(), expected, atol=2e-4, rtol=1e-5)
+    torch.testing.assert_close(rounded.cpu().double(), expected, atol=0.1, rtol=1e-3)
+    assert torch.equal(exact, rounded) == (backend.name == "cpu")
+
+
+@pytest.mark.parametrize("kernel", [(5, 5), (6, 5)])
+@pytest.mark.parametrize("format", FORMATS)
+def test_many_taps_and_channels(backend, format, kernel):
+    g = backend.vary(6)
+    x = torch.randn(2, 72, 8, 9, generator=g, dtype=torch.float64)
+    d, p = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((72, 1, *kernel), (300, 72, 1, 1)))
+    expected = separable_conv2d_reference(x, d, p, padding=2)
+    x, d, p = (t.to(backend.device) for t in (x.to(memory_format=format), d, p))
+    torch.testing.assert_close(ops.separable_conv2d(x, d, p, padding=2, algorithm="fastvision").cpu(), expected)
+
+
 def test_layouts_and_threads_give_equal_bits(backend):
     g = backend.vary(2)
     x, d, p = (

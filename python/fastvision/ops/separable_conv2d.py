@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .. import _lib
-from . import _arguments
+from . import _arguments, _tf32
 from ._convolution import autocast_dtype, check_algorithm, with_batch
 from ._regions import is_channels_last, new_features
 from .conv2d import conv2d
@@ -63,8 +63,9 @@ def separable_conv2d(
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
         ``H' = H + 2 * padding - dilation * (kernel height - 1)``.
 
-    The fused kernel keeps the depthwise result of some pixels in the cache, in float32 for 16-bit inputs; otherwise it
-    is rounded to the dtype of ``input``. Deterministic. NaN and infinity reach the pixels that depend on them.
+    The fused kernel keeps the depthwise result of some pixels in the cache, on the CPU in float32 for 16-bit inputs;
+    otherwise it is rounded to the dtype of ``input``, or on CUDA to TF32 where torch allows it. Deterministic. NaN and
+    infinity reach the pixels that depend on them.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -98,7 +99,7 @@ def separable_conv2d(
     out: Tensor
     own = algorithm == "fastvision" or batch.numel() == 0
     if own or (algorithm == "auto" and _fused_is_faster(batch, factors, geometry)):
-        out = _op(batch, *factors, geometry, *flags, *size)
+        out = _op(batch, *factors, geometry, *flags, *size, _tf32.in_convolutions())
     else:
         out = _composed(batch, factors, geometry, *flags, algorithm)
     return out if input.dim() == 4 else out[0]
@@ -191,6 +192,7 @@ def _(
     relu: bool,
     out_h: int,
     out_w: int,
+    tf32: bool,
 ) -> Tensor:
     factors = _Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
     _check(input, factors, geometry)
