@@ -24,8 +24,8 @@ from emulated import ROOT, build, build_cpu, build_folder, environment
 
 SECONDS = {"plain": 30, "address": 120}  # of a call on both backends; sanitizers take their time
 DIFFERENT = 3  # exit code of a process that went through all calls; a timeout or an exception ends with 1
-# The product of a call's sizes; a weight gradient is a block of threads per element of the kernel.
-LABOUR = {"conv2d_weight_gradient": 2**9}
+# The product of a call's sizes. Some gradients are a block of threads per weight, or per few pixels.
+LABOUR = {"conv2d_weight_gradient": 2**9, "ps_roi_pool_backward": 2**12, "ps_roi_align_backward": 2**12}
 LABOUR_OF_OTHERS = 2**19
 LIMIT_MB = 512  # what a call may ask for; more is an error that it must raise
 INTEGERS = [
