@@ -27,7 +27,7 @@ DIFFERENT = 3  # exit code of a process that went through all calls; a timeout o
 # The product of a call's sizes. Some gradients are a block of threads per weight, or per few pixels.
 LABOUR = {"conv2d_weight_gradient": 2**9, "ps_roi_pool_backward": 2**12, "ps_roi_align_backward": 2**12}
 LABOUR_OF_OTHERS = 2**19
-LIMIT_MB = 512  # what a call may ask for; more is an error that it must raise
+LIMIT_MB = 1024  # what a call may ask for; more is an error that it must raise
 INTEGERS = [
     -(2**63),
     -(2**31) - 1,

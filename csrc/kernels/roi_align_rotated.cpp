@@ -1,6 +1,6 @@
-// Per region the pixels of every bin are worked out once, with their weights. channels_last: vectors of channels, all
-// pixels of a bin at a time. NCHW: the two by two pixels of a sample are one short vector, plane by plane.
-// Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
+// Per region the pixels of some bins are worked out once, with their weights, for all channels. channels_last: vectors
+// of channels, all pixels of a bin at a time. NCHW: the two by two pixels of a sample are one short vector, plane by
+// plane. Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
 #include "roi_align_rotated.h"
 
 #include <algorithm>
@@ -58,26 +58,33 @@ struct RoiPixels {
   std::vector<Pixel> pixels;
   std::vector<size_t> quad_ends, pixel_ends;  // of each bin
 
-  void set(const RotatedRoi& r, const RotatedRoiAlignShape& s, bool as_quads) {
+  int64_t bins() const { return int64_t(quad_ends.size()); }
+
+  // Bins from `begin` on, until their pixels are many; returns the end.
+  int64_t set(const RotatedRoi& r, const RotatedRoiAlignShape& s, int64_t begin, bool as_quads) {
     quads.clear(), pixels.clear(), quad_ends.clear(), pixel_ends.clear();
     const RoiWindow map = window_of_map(r, s);
     const double share = r.inverse_samples();
-    for (int64_t ph = 0; ph < s.out_h; ++ph)
-      for (int64_t pw = 0; pw < s.out_w; ++pw) {
-        const auto rows = r.v.samples_between(ph, map.v_low, map.v_high);
-        const auto columns = r.u.samples_between(pw, map.u_low, map.u_high);
-        for (int64_t iy = rows.begin; iy < rows.end; ++iy)
-          for (int64_t ix = columns.begin; ix < columns.end; ++ix) {
-            const double u = r.u.position(pw, ix), v = r.v.position(ph, iy);
-            const Tap<double> y = bilinear_tap(r.y_at(u, v), s.height), x = bilinear_tap(r.x_at(u, v), s.width);
-            add(s, y, x, share, as_quads);
-          }
-        quad_ends.push_back(quads.size());
-        pixel_ends.push_back(pixels.size());
-      }
+    int64_t bin = begin;
+    for (; bin < s.bins() && quads.size() + pixels.size() < kMany; ++bin) {
+      const int64_t ph = bin / s.out_w, pw = bin % s.out_w;
+      const auto rows = r.v.samples_between(ph, map.v_low, map.v_high);
+      const auto columns = r.u.samples_between(pw, map.u_low, map.u_high);
+      for (int64_t iy = rows.begin; iy < rows.end; ++iy)
+        for (int64_t ix = columns.begin; ix < columns.end; ++ix) {
+          const double u = r.u.position(pw, ix), v = r.v.position(ph, iy);
+          const Tap<double> y = bilinear_tap(r.y_at(u, v), s.height), x = bilinear_tap(r.x_at(u, v), s.width);
+          add(s, y, x, share, as_quads);
+        }
+      quad_ends.push_back(quads.size());
+      pixel_ends.push_back(pixels.size());
+    }
+    return bin;
   }
 
  private:
+  static constexpr size_t kMany = 1 << 14;
+
   void add(const RotatedRoiAlignShape& s, const Tap<double>& y, const Tap<double>& x, double share, bool as_quads) {
     const A weights[4] = {A(y.low_weight * x.low_weight * share), A(y.low_weight * x.high_weight * share),
                           A(y.high_weight * x.low_weight * share), A(y.high_weight * x.high_weight * share)};
@@ -98,7 +105,7 @@ constexpr int kBlock = 4;  // vectors of channels that are added at a time
 template <class T>
 void forward_channels_last(const RotatedRoiAlignShape& s, const T* map, const RoiPixels<Accum<T>>& taps, T* out) {
   using A = Accum<T>;
-  for (int64_t bin = 0; bin < s.bins(); ++bin, out += s.channels) {
+  for (int64_t bin = 0; bin < taps.bins(); ++bin, out += s.channels) {
     const auto* const first = taps.pixels.data() + (bin ? taps.pixel_ends[size_t(bin - 1)] : 0);
     const auto* const last = taps.pixels.data() + taps.pixel_ends[size_t(bin)];
     int64_t c = 0;
@@ -120,11 +127,11 @@ void forward_channels_last(const RotatedRoiAlignShape& s, const T* map, const Ro
 }
 
 template <class T>
-void forward_plane(const RotatedRoiAlignShape& s, const T* plane, const RoiPixels<Accum<T>>& taps, T* out) {
+void forward_plane(const T* plane, const RoiPixels<Accum<T>>& taps, T* out) {
   using A = Accum<T>;
   const auto* quad = taps.quads.data();
   const auto* pixel = taps.pixels.data();
-  for (int64_t bin = 0; bin < s.bins(); ++bin) {
+  for (int64_t bin = 0; bin < taps.bins(); ++bin) {
     typename PairOf<A>::quad sums{};
     for (const auto* const end = taps.quads.data() + taps.quad_ends[size_t(bin)]; quad != end; ++quad) {
       typename PairOf<A>::quad weights, values;
@@ -219,11 +226,13 @@ void roi_align_rotated(const RotatedRoiAlignShape& s, const T* map, const Accum<
         memset(to, 0, size_t(per_roi) * sizeof(T));
         continue;
       }
-      taps.set(r, s, !s.channels_last);
       const T* const image = map + s.map_offset(r.image);
-      if (s.channels_last) forward_channels_last(s, image, taps, to);
-      for (int64_t c = 0; c < s.channels && !s.channels_last; ++c)
-        forward_plane(s, image + c * s.map_channel_stride(), taps, to + c * s.bins());
+      for (int64_t bin = 0, next = 0; bin < s.bins(); bin = next) {
+        next = taps.set(r, s, bin, !s.channels_last);
+        if (s.channels_last) forward_channels_last(s, image, taps, to + bin * s.channels);
+        for (int64_t c = 0; c < s.channels && !s.channels_last; ++c)
+          forward_plane(image + c * s.map_channel_stride(), taps, to + c * s.bins() + bin);
+      }
     }
   });
 }

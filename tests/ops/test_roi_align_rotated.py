@@ -68,6 +68,15 @@ def test_matches_reference(backend, p):
     assert_close(f(other.to(backend.device), rois.to(backend.device)), plain)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_many_samples(backend, format):
+    """More than the CPU keeps at a time."""
+    x = torch.randn(1, 3, 20, 20, generator=backend.vary(3), dtype=torch.float64).to(memory_format=format)
+    rois = torch.tensor([[0, 9, 8, 30, 14, 30], [0, 10, 10, 5, 9, -70]], dtype=torch.float64)
+    out = ops.roi_align_rotated(x.to(backend.device), rois.to(backend.device), (30, 20), sampling_ratio=8)
+    torch.testing.assert_close(out.cpu(), roi_align_rotated_reference(x, rois, (30, 20), sampling_ratio=8))
+
+
 @given(p=problems())
 def test_gradient_matches_reference(backend, p):
     g = backend.vary(p["seed"])
