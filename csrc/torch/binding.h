@@ -133,7 +133,7 @@ struct Check {
   void at_least(const char* argument, int64_t value, int64_t low) const {
     if (value < low) fail(op, ": ", argument, ": expected an integer >= ", low, ", got ", value);
   }
-  // Of a window, down and across. Products with sizes of maps must not overflow.
+  // Of a window, down and across, and the like. Products with sizes of maps must not overflow.
   void steps(const char* argument, int64_t y, int64_t x, int64_t low) const {
     at_least(argument, min_of(y, x), low);
     const int64_t most = max_of(y, x);

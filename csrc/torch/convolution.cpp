@@ -19,7 +19,7 @@ ConvolutionShape shape_of_weight(const Check& check, const Tensor& input, const 
   check.steps("stride", geometry[0], geometry[1], 1);
   check.steps("padding", geometry[2], geometry[3], 0);
   check.steps("dilation", geometry[4], geometry[5], 1);
-  check.at_least("groups", groups, 1);
+  check.steps("groups", groups, groups, 1);
   check.that(weight.size(0) % groups == 0, "weight: expected shape with channels divisible by groups=", groups,
              ", got ", shape_of(weight));
   ConvolutionShape s{};
@@ -112,7 +112,7 @@ Tensor conv2d_weight_gradient(const Tensor& small, const Tensor& large, const Si
   check.all_floats("small", small);
   check.shape(small.dim() == 4, "small", small, "(N, C, H, W)");
   check.shape(large.dim() == 4 && large.size(0) == small.size(0), "large", large, "(N, C, H, W) with N of small");
-  check.at_least("groups", groups, 1);
+  check.steps("groups", groups, groups, 1);
   check.that(large.size(1) % groups == 0, "large: expected shape with channels divisible by groups=", groups, ", got ",
              shape_of(large));
   check.at_least("kernel_size", min_of(kernel_h, kernel_w), 1);

@@ -53,8 +53,14 @@ def a076(b):
 def huge_steps(b):
     x, w, depthwise = (t.to(b.device) for t in (X(1, 2, 4, 4), X(2, 2, 3, 3), X(2, 1, 3, 3)))
     calls = {
-        "conv2d": (lambda **n: ops.conv2d(x, w, **n, algorithm="fastvision"), ("stride", "padding", "dilation")),
-        "conv_transpose2d": (lambda **n: ops.conv_transpose2d(x, w, **n), ("stride", "padding", "dilation")),
+        "conv2d": (
+            lambda **n: ops.conv2d(x, w[:0], **n, algorithm="fastvision"),
+            ("stride", "padding", "dilation", "groups"),
+        ),
+        "conv_transpose2d": (
+            lambda **n: ops.conv_transpose2d(x[:, :0], w[:0], **n),
+            ("stride", "padding", "dilation", "groups"),
+        ),
         "separable_conv2d": (
             lambda **n: ops.separable_conv2d(x, depthwise, w[:, :, :1, :1], **n),
             ("padding", "dilation"),

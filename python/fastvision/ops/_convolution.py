@@ -100,7 +100,7 @@ def check_maps(op: str, input: Tensor, name: str, weight: Tensor, geometry: Sequ
     _arguments.steps(op, "stride", geometry[:2], 1)
     _arguments.steps(op, "padding", geometry[2:4], 0)
     _arguments.steps(op, "dilation", geometry[4:], 1)
-    _lib.check(groups >= 1, op, ": groups: expected an integer >= 1, got ", groups)
+    _arguments.steps(op, "groups", [groups], 1)
     divides = weight.shape[0] % groups == 0
     wanted = f"channels divisible by groups={groups}"
     _lib.check(divides, op, ": weight: expected shape with ", wanted, ", got ", tuple(weight.shape))
