@@ -63,7 +63,7 @@ class Check:
                 )
             except subprocess.TimeoutExpired:
                 raise StageError(f"cut off after {limit:.0f} s: {Path(arguments[0]).name}") from None
-        output = log.read_text(errors="replace")[start:]
+        output = log.read_bytes()[start:].decode(errors="replace")
         if done.returncode:
             tail = "\n".join(output.splitlines()[-25:])
             raise StageError(f"exit code {done.returncode}: {' '.join(arguments)[:120]}\n{tail}")
@@ -91,6 +91,8 @@ def build(check: Check) -> Facts:
     check.command("build", ["cmake", "--install", str(BUILD), "--prefix", str(SITE)])
     shown = "import fastvision, json; print(json.dumps(fastvision.build_info()))"
     information = json.loads(check.python("build", "-c", shown).splitlines()[-1])
+    if SITE not in Path(information["library"]).resolve().parents:
+        raise StageError(f"an installed fastvision comes first: {information['library']}; uninstall it")
     return {key: value for key, value in information.items() if key != "library"}
 
 
