@@ -51,6 +51,14 @@ def poisoned_memory() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def exact_products() -> None:
+    """Convolutions in CUDA source round float32 to TF32 by torch's default; tests that want that say so."""
+    import torch
+
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True)
 def no_data_races() -> Iterator[None]:
     """Under ThreadSanitizer (tools/check_kernels.py) a test in which a race is reported fails."""
     log = os.environ.get("FASTVISION_RACE_LOG")
