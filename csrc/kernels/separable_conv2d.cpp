@@ -15,6 +15,7 @@ namespace fastvision {
 namespace {
 
 constexpr int64_t kTile = 128, kDepth = 128;  // pixels, and channels at a time
+constexpr int64_t kShare = 64;                // pixels by which work is divided; half tiles are slower, so few
 // Pixels [first, first + kTile) of a plane, vector by vector: which taps meet them. The same for all channels.
 template <class A>
 struct PlaneTaps {
@@ -203,12 +204,14 @@ void separable_conv2d(const SeparableShape& s, const T* input, const SeparableFa
                       const Cpu<Isa>& exec) {
   const Prepared<T> prepared(s, f);
   const DepthwiseAxes axes = s.depthwise.channels_last ? gathered_axes(s.depthwise) : DepthwiseAxes{};
-  const int64_t tiles = ceil_div(s.pixels(), kTile);
-  exec(s.depthwise.batch * tiles, 1 + 65536 / (kTile * s.channels() * s.out_channels + 1),
+  const int64_t shares = ceil_div(s.pixels(), kShare);
+  exec(s.depthwise.batch * shares, 1 + 65536 / (kShare * s.channels() * s.out_channels + 1),
        [&](int64_t begin, int64_t end) {
          std::vector<Accum<T>> scratch;
-         for (int64_t k = begin; k < end; ++k) {
-           const int64_t n = k / tiles, first = k % tiles * kTile, pixels = min_of(kTile, s.pixels() - first);
+         for (int64_t k = begin, next = 0; k < end; k = next) {
+           const int64_t n = k / shares, first = k % shares * kShare;
+           next = min_of(k + kTile / kShare, min_of(end, (n + 1) * shares));
+           const int64_t pixels = min_of((next - k) * kShare, s.pixels() - first);
            const T* image = input + n * large_layout(s.depthwise).image;
            T* to = out + n * s.out_channels * s.pixels();
            if (s.depthwise.channels_last) pixel_tile(s, axes, first, pixels, image, f, prepared, to, scratch);
