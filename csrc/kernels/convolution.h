@@ -39,7 +39,7 @@ FV_HD MapLayout large_layout(const ConvolutionShape& s) {
 
 // The taps that meet a pixel of the large map at `position` (counted from the start of the padding): first, first +
 // step and so on. They are the ones with (position - tap * dilation) a multiple of the stride, and make the pixels of
-// one residue a dense convolution of the small map.
+// one residue a dense convolution of the small map. A step of `kernel` means that there is no other.
 struct Taps {
   int64_t first, step;
 };
@@ -47,7 +47,7 @@ FV_HD Taps taps_at(int64_t position, int64_t stride, int64_t dilation, int64_t k
   if (dilation == 1) return {position % stride, stride};
   int64_t first = 0, step = 1;
   while (first < kernel && (position - first * dilation) % stride != 0) ++first;
-  while (step * dilation % stride != 0) ++step;
+  while (step < kernel && step * dilation % stride != 0) ++step;
   return {first, step};
 }
 

@@ -24,7 +24,7 @@ struct Axis {
   __device__ Axis(int64_t s, int64_t p, int64_t d, int64_t kernel)
       : stride(I(s)), padding(I(p)), dilation(I(d)), step(1), shift(I(kScatter ? -d : d)) {
     if (!kScatter || s == 1) return;
-    const int64_t to_next = min_of(taps_at(0, s, d, kernel).step, kernel);  // of `kernel` on there is no next one
+    const int64_t to_next = min_of(taps_at(0, s, d, kernel).step, kernel);
     step = I(to_next);
     shift = I(-(to_next * d / s));
   }

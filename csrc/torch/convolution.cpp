@@ -39,6 +39,14 @@ ConvolutionShape shape_of_weight(const Check& check, const Tensor& input, const 
   return s;
 }
 
+// The sizes of the maps. A step beyond the map and its padding leads outside, however long it is.
+void set_sizes(ConvolutionShape& s, int64_t small_h, int64_t small_w, int64_t large_h, int64_t large_w) {
+  s.small_h = small_h, s.small_w = small_w;
+  s.large_h = large_h, s.large_w = large_w;
+  s.stride_y = min_of(s.stride_y, large_h + s.padding_y);
+  s.stride_x = min_of(s.stride_x, large_w + s.padding_x);
+}
+
 void check_out(const Check& check, int64_t out_h, int64_t out_w) {
   check.that(out_h >= 1 && out_w >= 1, "output_size: expected integers >= 1, got ", out_h, "x", out_w);
 }
@@ -63,8 +71,7 @@ Tensor conv2d(const Tensor& input, const Tensor& weight, const std::optional<Ten
   check_channels(check, input, "input", s.groups * s.large_channels, groups);
   check_bias(check, bias, input, weight.size(0));
   check_out(check, out_h, out_w);
-  s.large_h = input.size(2), s.large_w = input.size(3);
-  s.small_h = out_h, s.small_w = out_w;
+  set_sizes(s, out_h, out_w, input.size(2), input.size(3));
   const Backend backend(input);
   const MemoryFormat format = format_of(s.channels_last);
   const Tensor out = check.empty(input, {s.batch, weight.size(0), out_h, out_w}, input.scalar_type(), format);
@@ -87,8 +94,7 @@ Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const std::op
   check_channels(check, input, "input", weight.size(0), groups);
   check_bias(check, bias, input, s.groups * s.large_channels);
   check_out(check, out_h, out_w);
-  s.small_h = input.size(2), s.small_w = input.size(3);
-  s.large_h = out_h, s.large_w = out_w;
+  set_sizes(s, input.size(2), input.size(3), out_h, out_w);
   const Backend backend(input);
   const MemoryFormat format = format_of(s.channels_last);
   const Tensor out =
@@ -118,8 +124,7 @@ Tensor conv2d_weight_gradient(const Tensor& small, const Tensor& large, const Si
   check.at_least("kernel_size", min_of(kernel_h, kernel_w), 1);
   const Tensor out = check.empty(small, {small.size(1), large.size(1) / groups, kernel_h, kernel_w});
   ConvolutionShape s = shape_of_weight(check, large, "large", out, geometry, groups, tf32);
-  s.small_h = small.size(2), s.small_w = small.size(3);
-  s.large_h = large.size(2), s.large_w = large.size(3);
+  set_sizes(s, small.size(2), small.size(3), large.size(2), large.size(3));
   const Backend backend(small);
   if (out.numel() == 0) return out;
   const MemoryFormat format = format_of(s.channels_last);

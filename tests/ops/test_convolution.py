@@ -119,6 +119,23 @@ def test_transposed_with_windows_side_by_side(backend, dtype, extra, groups, cha
     assert out.isnan().sum() == kernel[0] * kernel[1] * channels[1]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_strides_beyond_the_map(backend, groups):
+    """They only lead outside; nothing may be as large as they are, or take as long."""
+    g = backend.vary(8)
+    x, kernel = torch.randn(2, 2, 1, 2, generator=g), torch.randn(2, 2 // groups, 3, 3, generator=g)
+    geometry = [2**30 + 1, 2**31 - 1, 1, 0, 3, 7]
+    options = ((2**30 + 1, 1), (1, 0), 0, groups, (3, 7))
+    out = conv_transpose2d_op(
+        x.to(backend.device), kernel.to(backend.device), None, geometry, groups, 5, 9, False, False
+    )
+    expected = functional.conv_transpose2d(x[..., :1], kernel, None, *options)
+    assert_close(out, functional.pad(expected, (0, 9 - expected.shape[3], 0, 0)).double()[..., :5, :9])
+    large = torch.randn(2, 2, 9, 16, generator=g)
+    out = conv2d_op(large.to(backend.device), kernel.to(backend.device), None, geometry, groups, 1, 1, False, False)
+    assert_close(out, functional.conv2d(large, kernel, None, geometry[:2], (1, 0), (3, 7), groups).double())
+
+
 # Channels in whole packs of 16 bytes, more than a warp has at once; planes several to a tile, and in bands of rows.
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
