@@ -56,6 +56,7 @@ def exact_products() -> None:
     import torch
 
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch.export wants both alike
 
 
 @pytest.fixture(autouse=True)
