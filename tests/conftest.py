@@ -55,8 +55,7 @@ def exact_products() -> None:
     """Convolutions in CUDA source round float32 to TF32 by torch's default; tests that want that say so."""
     import torch
 
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch.export wants both alike
+    torch.backends.cudnn.allow_tf32 = False
 
 
 @pytest.fixture(autouse=True)
