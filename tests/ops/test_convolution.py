@@ -18,11 +18,13 @@ channels = st.sampled_from([1, 1, 2, 3, 5])
 
 @st.composite
 def problems(draw):
+    groups = draw(st.sampled_from([1, 2, 3, 17, 65]))
     return {
         "seed": draw(seeds),
         "batch": draw(st.sampled_from([0, 1, 2])),
-        "size": draw(st.tuples(sizes, sizes)),
-        "groups": draw(st.sampled_from([1, 2, 3, 17, 65])),
+        # torch's double precision takes half a second where both the maps and the groups are many
+        "size": draw(st.tuples(sizes, sizes if groups < 17 else st.integers(1, 9))),
+        "groups": groups,
         "channels": draw(st.tuples(channels, channels)),  # of a group: small map, large map
         "kernel": draw(pairs),
         "stride": draw(pairs),
