@@ -37,6 +37,7 @@ def gram_loss(x: Tensor, target: Tensor, *, normalize: bool = False, reduction: 
         ValueError: Wrong shapes, or an unknown ``reduction``.
         RuntimeError: A gradient by ``target`` is asked for.
 
+    >>> import torch
     >>> x = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])
     >>> gram_loss(x, torch.zeros(1, 2, 2))
     tensor(44.5000)
