@@ -1,5 +1,7 @@
 """What op tests share: backends, tolerances, inputs that break things."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ TOLERANCES = {
     torch.bfloat16: (1.6e-2, 1.6e-2),
 }
 ALL_DTYPES = list(TOLERANCES)
+FORMATS = [torch.contiguous_format, torch.channels_last]
 seeds = st.integers(0, 2**32 - 1)
 # Sizes around the tiles of the kernels, empty included.
 few = st.sampled_from([0, 1, 2, 3, 5, 8, 17, 31, 32, 33, 63, 64, 65])
@@ -56,6 +59,17 @@ def assert_close(actual: Tensor, expected: Tensor, scale: float = 1.0) -> None:
     torch.testing.assert_close(
         actual.double().cpu(), expected.double().cpu(), atol=absolute * scale, rtol=relative * scale, equal_nan=True
     )
+
+
+@contextmanager
+def tf32(products: Any, allowed: bool = True) -> Iterator[None]:
+    """Whether float32 may be rounded to TF32 in products: torch.backends.cuda.matmul or torch.backends.cudnn.conv."""
+    before = products.fp32_precision
+    products.fp32_precision = "tf32" if allowed else "ieee"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def random_boxes(g: torch.Generator, *shape: int, size: float = 16.0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -6,9 +6,7 @@ from fastvision import ops
 from fastvision.ops.aspp import aspp_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, assert_close, seeds
-
-FORMATS = [torch.contiguous_format, torch.channels_last]
+from support import ALL_DTYPES, FORMATS, assert_close, seeds
 
 
 @st.composite

@@ -1,29 +1,15 @@
 """Convolution with many channels per group, which on CUDA is products of tiles, against torch in float64."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
 from fastvision import ops
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, assert_close, seeds
+from support import ALL_DTYPES, FORMATS, assert_close, seeds, tf32
 from torch.nn import functional
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 channels = st.sampled_from([16, 17, 24, 40, 72])
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cudnn.conv.fp32_precision
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.conv.fp32_precision = before
 
 
 def problem(seed=0, transposed=False, dtype=torch.float32, format=torch.contiguous_format, **options):
@@ -96,7 +82,7 @@ def test_matches_torch(backend, p):
     options = {k: p[k] for k in ("stride", "padding", "dilation", "groups")}
     ours = [t.detach().to(backend.device).requires_grad_() for t in inputs]
     theirs = [t.detach().double().contiguous().requires_grad_() for t in inputs]
-    with tf32(p["tf32"]):
+    with tf32(torch.backends.cudnn.conv, p["tf32"]):
         out = getattr(ops, name)(*ours, **options, algorithm="fastvision")
     expected = getattr(functional, name)(*theirs, **options)
     assert_close(out, expected)
@@ -152,7 +138,7 @@ def test_tf32_where_torch_allows_it(backend):
     )
     of_sums, of_factors = 32 * 9 * 2**-24, 2 * 2**-11  # bounds of the rounding errors
     for allowed in (True, False):
-        with tf32(allowed):
+        with tf32(torch.backends.cudnn.conv, allowed):
             out = ops.conv2d(x, w, algorithm="fastvision")
         error = float(((out - expected).abs() / magnitude).max())
         rounds = allowed and backend.name != "cpu"

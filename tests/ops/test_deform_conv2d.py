@@ -6,9 +6,8 @@ from fastvision import nn, ops
 from fastvision.ops.deform_conv2d import deform_conv2d_reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, seeds
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 sizes = st.sampled_from([1, 2, 3, 8, 9, 17, 24])
 

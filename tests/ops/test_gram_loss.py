@@ -4,9 +4,7 @@ from fastvision import ops
 from fastvision.ops.gram_loss import gram_loss_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
-
-FORMATS = [torch.contiguous_format, torch.channels_last]
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, seeds, tf32
 
 
 @st.composite
@@ -90,6 +88,17 @@ def test_threads_give_equal_bits(backend):
         assert torch.equal(ops.gram_loss(x, target, reduction="none"), expected)
     finally:
         torch.set_num_threads(2)
+
+
+def test_tf32_is_used_only_where_torch_allows_it(backend):
+    x = torch.randn(1, 70, 16, 16, generator=backend.vary(5)).to(backend.device)
+    target = torch.zeros(1, 70, 70, device=backend.device)
+    exact, expected = ops.gram_loss(x, target), gram_loss_reference(x.double(), target.double())[0]
+    with tf32(torch.backends.cuda.matmul):
+        rounded = ops.gram_loss(x, target)
+    torch.testing.assert_close(exact.double(), expected, atol=0, rtol=1e-6)
+    torch.testing.assert_close(rounded.double(), expected, atol=0, rtol=1e-3)
+    assert torch.equal(rounded, exact) == (backend.name == "cpu")
 
 
 def test_not_finite_values_stay_in_their_image(backend):

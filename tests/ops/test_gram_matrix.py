@@ -4,9 +4,8 @@ from fastvision import ops
 from fastvision.ops.gram_matrix import gram_matrix_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, seeds, tf32
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 channels = st.sampled_from([0, 1, 2, 3, 5, 8, 17, 33, 63, 64, 65, 70])
 
 
@@ -137,12 +136,8 @@ def test_sums_of_16_bit_features_do_not_stall(backend):
 def test_tf32_is_used_only_where_torch_allows_it(backend):
     x = torch.randn(1, 70, 16, 16, generator=backend.vary(5)).to(backend.device)
     exact, expected = ops.gram_matrix(x), gram_matrix_reference(x.double())
-    precision = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    try:
+    with tf32(torch.backends.cuda.matmul):
         rounded = ops.gram_matrix(x)
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = precision
     torch.testing.assert_close(exact.double(), expected, atol=2e-4, rtol=1e-5)
     torch.testing.assert_close(rounded.double(), expected, atol=0.1, rtol=1e-3)
     assert torch.equal(rounded, rounded.mT)

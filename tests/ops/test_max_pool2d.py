@@ -6,10 +6,8 @@ from fastvision import ops
 from fastvision.ops.max_pool2d import max_pool2d_reference, positions
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, lay_out, seeds
+from support import ALL_DTYPES, FORMATS, LAYOUTS, lay_out, seeds
 from torch.nn import functional as F
-
-FORMATS = [torch.contiguous_format, torch.channels_last]
 
 
 @st.composite

@@ -7,9 +7,7 @@ from fastvision.ops.multiscale_roi_align import multiscale_roi_align_reference
 from fastvision.ops.roi_align import roi_align_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, seeds
-
-FORMATS = [torch.contiguous_format, torch.channels_last]
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, random_boxes, seeds
 
 
 @st.composite

@@ -4,8 +4,8 @@ from fastvision import ops
 from fastvision.ops.roi_align import roi_align_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Backend, assert_close, lay_out, seeds
-from test_roi_align import FORMATS, arguments, feature_map, problems, regions
+from support import FORMATS, Backend, assert_close, lay_out, seeds
+from test_roi_align import arguments, feature_map, problems, regions
 
 
 @given(p=problems())

@@ -7,9 +7,8 @@ from fastvision import ops
 from fastvision.ops.roi_align_rotated import roi_align_rotated_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, random_boxes, random_rotated_boxes, seeds
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, random_boxes, random_rotated_boxes, seeds
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 BINS = st.sampled_from([1, 2, 3, 7])
 
 

@@ -4,9 +4,7 @@ from fastvision import ops
 from fastvision.ops.roi_pool import roi_pool_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, Backend, assert_close, lay_out, random_boxes, seeds
-
-FORMATS = [torch.contiguous_format, torch.channels_last]
+from support import ALL_DTYPES, FORMATS, LAYOUTS, Backend, assert_close, lay_out, random_boxes, seeds
 
 
 @st.composite

@@ -6,9 +6,8 @@ from fastvision import nn, ops
 from fastvision.ops.separable_conv2d import separable_conv2d_reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, seeds, tf32
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 sizes = st.sampled_from([1, 2, 5, 11, 12, 16, 17, 33])
 channels = st.sampled_from([1, 2, 5, 16, 33, 64, 65, 130])
 
@@ -104,14 +103,9 @@ def test_tf32_is_used_only_where_torch_allows_it(backend):
     x, d, p = (torch.randn(*s, generator=g) for s in ((1, 40, 9, 7), (40, 1, 3, 3), (70, 40, 1, 1)))
     expected = separable_conv2d_reference(*(t.double() for t in (x, d, p)), padding=1)
     x, d, p = (t.to(backend.device) for t in (x, d, p))
-    precision = torch.backends.cudnn.conv.fp32_precision
-    results = []
-    try:
-        for torch.backends.cudnn.conv.fp32_precision in ("ieee", "tf32"):
-            results.append(ops.separable_conv2d(x, d, p, padding=1, algorithm="fastvision"))
-    finally:
-        torch.backends.cudnn.conv.fp32_precision = precision
-    exact, rounded = results
+    exact = ops.separable_conv2d(x, d, p, padding=1, algorithm="fastvision")
+    with tf32(torch.backends.cudnn.conv):
+        rounded = ops.separable_conv2d(x, d, p, padding=1, algorithm="fastvision")
     torch.testing.assert_close(exact.cpu().double(), expected, atol=2e-4, rtol=1e-5)
     torch.testing.assert_close(rounded.cpu().double(), expected, atol=0.1, rtol=1e-3)
     assert torch.equal(exact, rounded) == (backend.name == "cpu")

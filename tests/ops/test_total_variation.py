@@ -6,9 +6,8 @@ from fastvision import ops
 from fastvision.ops.total_variation import total_variation_reference
 from hypothesis import given
 from hypothesis import strategies as st
-from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
+from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, seeds
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 FORMS = [
     {"p": 1},
     {"p": 2},

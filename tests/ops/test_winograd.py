@@ -8,10 +8,9 @@ from fastvision import _lib, nn, ops
 from fastvision.ops._dispatch import own_is_faster
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support import LAYOUTS, Backend, lay_out, seeds
+from support import FORMATS, LAYOUTS, Backend, lay_out, seeds
 from torch.nn import functional
 
-FORMATS = [torch.contiguous_format, torch.channels_last]
 sizes = st.sampled_from([1, 2, 3, 4, 5, 8, 11, 18])
 channels = st.sampled_from([8, 9, 16, 33, 70])
 

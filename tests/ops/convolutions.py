@@ -1,0 +1,34 @@
+"""What tests of convolutions share: inputs of a problem, and the comparison of results and gradients."""
+
+import torch
+from support import assert_close, lay_out
+
+
+def tensors(backend, p, transposed):
+    """Multiples of 1/8 that are small: sums are exact in every dtype but for the last rounding."""
+    g = backend.vary(p["seed"])
+    small, large = (p["groups"] * n for n in p["channels"])
+
+    def draw(*shape):
+        return (torch.randint(-8, 9, shape, generator=g) / 8).to(p["dtype"])
+
+    x = draw(p["batch"], small if transposed else large, *p["size"]).to(memory_format=p["format"])
+    weight = draw(small, p["channels"][1], *p["kernel"])
+    bias = draw(large if transposed else small) if p["bias"] else None
+    return [None if t is None else lay_out(t, p["layout"]).to(backend.device) for t in (x, weight, bias)]
+
+
+def compare(ours, theirs, inputs, p):
+    """Results and all gradients of two functions of the same tensors."""
+    inputs = [t for t in inputs if t is not None]
+    a, b = [t.requires_grad_() for t in inputs], [t.detach().double().contiguous().requires_grad_() for t in inputs]
+    out, expected = ours(*a), theirs(*b)
+    assert_close(out, expected)
+    assert out.dtype == p["dtype"]
+    if p["layout"] == "contiguous" and inputs[0].numel() > 0 and out.shape[1] > 1 and inputs[0].shape[1] > 1:
+        assert out.is_contiguous(memory_format=p["format"])
+    g = torch.Generator().manual_seed(p["seed"])
+    grad = (torch.randint(-8, 9, expected.shape, generator=g) / 8).to(expected)
+    for x, y in zip(torch.autograd.grad(out, a, grad.to(out)), torch.autograd.grad(expected, b, grad), strict=True):
+        assert x.dtype == p["dtype"]
+        assert_close(x, y)
