@@ -39,7 +39,7 @@ FV_HD MapLayout large_layout(const ConvolutionShape& s) {
 
 // The taps that meet a pixel of the large map at `position` (counted from the start of the padding): first, first +
 // step and so on. They are the ones with (position - tap * dilation) a multiple of the stride, and make the pixels of
-// one residue a dense convolution of the small map. A step of `kernel` means that there is no other.
+// one residue a dense convolution of the small map. A step of `kernel` or more means that there is no other.
 struct Taps {
   int64_t first, step;
 };

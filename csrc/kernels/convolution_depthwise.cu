@@ -1,7 +1,7 @@
 // channels_last: a thread has 16 bytes of channels of a pixel, a warp 32 times as many, and a block keeps their weights
 // in shared memory. NCHW: a block copies whole planes, or the rows that a band of a plane's result depends on, to
-// shared memory, where every tap finds them. Bound by reading and writing the maps once. The taps are added up in the
-// order of gather_kernel and scatter_kernel.
+// shared memory, where every tap finds them. The maps are read and written once; bound by instructions (docs/kernels).
+// The taps are added up in the order of gather_kernel and scatter_kernel.
 #include "convolution_depthwise.h"
 #include "cuda.cuh"
 #include "tensor_core.cuh"
@@ -24,7 +24,7 @@ struct Axis {
   __device__ Axis(int64_t s, int64_t p, int64_t d, int64_t kernel)
       : stride(I(s)), padding(I(p)), dilation(I(d)), step(1), shift(I(kScatter ? -d : d)) {
     if (!kScatter || s == 1) return;
-    const int64_t to_next = min_of(taps_at(0, s, d, kernel).step, kernel);
+    const int64_t to_next = min_of(taps_at(0, s, d, kernel).step, kernel);  // more would not fit, and means the same
     step = I(to_next);
     shift = I(-(to_next * d / s));
   }

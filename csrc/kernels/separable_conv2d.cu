@@ -57,8 +57,8 @@ struct WideTile {
   }
 };
 
-// Channels [c, c + kGroup) of the depthwise result at a pixel. weights: of the first of them, `step` to the next tap;
-// or null, if there are more taps than have room. Channels from `count` on are zeros.
+// Channels [c, c + count) of the depthwise result at a pixel. weights: of the first of them in Stage::weights, or null
+// if there are more taps than have room.
 template <class T>
 __device__ void depthwise_at(const SeparableShape& s, const SeparableFactors<T>& f, const T* __restrict__ input,
                              Pixel at, int64_t c, int count, const Accum<T>* weights, Accum<T> (&sum)[kGroup]) {
