@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from emulated import ROOT, build_cpu, cpu_build_folder, environment
-from fuzz_ops import LIMIT_MB, all_ops, describe, draw_call, outcome
+from fuzz_ops import ALLOCATION, all_ops, describe, draw_call, outcome
 from libfuzzer import fuzz
 
 
@@ -80,8 +80,7 @@ def main() -> int:
         return 0
     command, variables = build_cpu("guided")
     variables |= environment("address", cpu_build_folder("guided"), Path("stderr")) | {"FASTVISION_FUZZ": "1"}
-    variables["ASAN_OPTIONS"] = f"detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb={LIMIT_MB}"
-    variables["UBSAN_OPTIONS"] = "print_stacktrace=1"
+    variables["ASAN_OPTIONS"] += ALLOCATION
     rest = ["--seconds", str(options.seconds), *(["--input", str(options.input)] if options.input else [])]
     return subprocess.run([*command, __file__, *rest, *options.ops], env={**os.environ, **variables}).returncode
 

@@ -28,6 +28,7 @@ DIFFERENT = 3  # exit code of a process that went through all calls; a timeout o
 LABOUR = {"conv2d_weight_gradient": 2**9, "ps_roi_pool_backward": 2**12, "ps_roi_align_backward": 2**12}
 LABOUR_OF_OTHERS = 2**19
 LIMIT_MB = 1024  # what a call may ask for; more is an error that it must raise
+ALLOCATION = f":allocator_may_return_null=1:max_allocation_size_mb={LIMIT_MB}"  # for AddressSanitizer
 INTEGERS = [
     -(2**63),
     -(2**31) - 1,
@@ -289,7 +290,7 @@ def main() -> int:
         command, cpu_variables = build_cpu("address")
         variables |= {"FASTVISION_EMULATED": str(build("address")), **cpu_variables}
         variables |= environment("address", build_folder("address"), report)
-        variables["ASAN_OPTIONS"] += f":allocator_may_return_null=1:max_allocation_size_mb={LIMIT_MB}"
+        variables["ASAN_OPTIONS"] += ALLOCATION
     command += [__file__, "--variant", options.variant, "--first", str(options.first), "--calls", str(options.calls)]
     failed, left, resume = False, options.ops or all_ops(), options.first
     while left:
