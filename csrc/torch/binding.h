@@ -196,6 +196,11 @@ struct Check {
   }
 };
 
+// What elements of this tensor are computed in (Accum), and sums of them are returned in.
+inline ScalarType accumulated_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 // t itself if it is contiguous in this format and aligned for 16-byte loads, otherwise a copy that is.
 inline Tensor dense(const Tensor& t, MemoryFormat format = MemoryFormat::Contiguous) {
   const bool is_dense = format == MemoryFormat::Contiguous && t.is_contiguous();  // much faster than to ask torch's op

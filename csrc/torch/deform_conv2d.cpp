@@ -46,7 +46,7 @@ DeformShape shape_of_problem(const Check& check, const Tensor& input, const Tens
   s.out_h = (padded_y - window_y) / s.stride_y + 1, s.out_w = (padded_x - window_x) / s.stride_x + 1;
 
   const auto check_map = [&](const char* name, const Tensor& t, int64_t channels, const char* expected) {
-    const ScalarType wanted = input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+    const ScalarType wanted = accumulated_type(input);
     check.that(t.scalar_type() == wanted, name, ": expected dtype ", dtype_name(wanted), " for input of ",
                dtype_name(input.scalar_type()), ", got ", dtype_name(t.scalar_type()));
     check.same_device(name, t, "input", input);

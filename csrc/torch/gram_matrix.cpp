@@ -13,10 +13,6 @@ GramShape shape_of(const Tensor& x, const Tensor& y, bool symmetric, bool normal
   return {x.size(0), x.size(1), y.size(1), pixels, symmetric, is_channels_last(x), tf32, scale};
 }
 
-ScalarType sum_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 Tensor gram_matrix(const Tensor& x, const std::optional<Tensor>& other, bool normalize, bool tf32) {
   const Check check{"gram_matrix"};
   const Tensor& y = other ? *other : x;
@@ -28,9 +24,9 @@ Tensor gram_matrix(const Tensor& x, const std::optional<Tensor>& other, bool nor
               "(N, D, H, W) with N, H and W of x");
   const GramShape s = shape_of(x, y, !other, normalize, tf32);
   const Backend backend(x);
-  const Tensor out = check.empty(x, {s.batch, s.rows, s.columns}, sum_type(x));
+  const Tensor out = check.empty(x, {s.batch, s.rows, s.columns}, accumulated_type(x));
   if (out.numel() == 0) return out;
-  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.columns}, sum_type(x));
+  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.columns}, accumulated_type(x));
   const MemoryFormat format = format_of(s.channels_last);
   const Tensor of_x = dense(x, format), of_y = other ? dense(y, format) : of_x;
   dispatch_all_floats(x, [&](auto t) {
@@ -47,7 +43,7 @@ std::tuple<Tensor, Tensor> gram_loss(const Tensor& x, const Tensor& target, bool
   const Check check{"gram_loss"};
   check.all_floats("x", x);
   check.shape(x.dim() == 4, "x", x, "(N, C, H, W)");
-  check.dtype(target.scalar_type() == sum_type(x), "target", target, dtype_name(sum_type(x)));
+  check.dtype(target.scalar_type() == accumulated_type(x), "target", target, dtype_name(accumulated_type(x)));
   check.same_device("target", target, "x", x);
   const int64_t channels = x.size(1);
   check.shape(target.dim() == 3 && (target.size(0) == 1 || target.size(0) == x.size(0)) && target.size(1) == channels &&
@@ -55,9 +51,9 @@ std::tuple<Tensor, Tensor> gram_loss(const Tensor& x, const Tensor& target, bool
               "target", target, "(N, C, C) or (1, C, C) with N and C of x");
   const GramShape s = shape_of(x, x, true, normalize, tf32);
   const Backend backend(x);
-  const Tensor losses = check.empty(x, {s.batch}, sum_type(x));
-  const Tensor slopes = check.empty(x, {s.batch, s.rows, s.rows}, sum_type(x));
-  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.rows}, sum_type(x));
+  const Tensor losses = check.empty(x, {s.batch}, accumulated_type(x));
+  const Tensor slopes = check.empty(x, {s.batch, s.rows, s.rows}, accumulated_type(x));
+  const Tensor partial = check.empty(x, {s.parts(), s.batch, s.rows, s.rows}, accumulated_type(x));
   const Tensor row_sums = check.empty(x, {s.batch, s.rows}, ScalarType::Double);
   const Tensor of_x = dense(x, format_of(s.channels_last)), to = dense(target);
   dispatch_all_floats(x, [&](auto t) {

@@ -25,9 +25,6 @@ inline void check_gamma(const Check& check, double gamma) {
 inline void check_reduction(const Check& check, int64_t reduction) {
   check.that(reduction >= 0 && reduction <= 2, "reduction: expected none, mean or sum (0 to 2), got ", reduction);
 }
-inline ScalarType accumulated_type(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
 inline void check_class_weight(const Check& check, const std::optional<Tensor>& weight, const char* other,
                                const Tensor& like, int64_t classes) {
   if (!weight) return;

@@ -10,7 +10,7 @@ Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int
                    int64_t padding, bool packed) {
   const Check check{"paste_masks_in_image"};
   check.all_floats("masks", masks);
-  const ScalarType wanted = masks.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType wanted = accumulated_type(masks);
   check.dtype(boxes.scalar_type() == wanted, "boxes", boxes, dtype_name(wanted));
   check.same_device("boxes", boxes, "masks", masks);
   check.shape(masks.dim() == 3, "masks", masks, "(N, h, w)");

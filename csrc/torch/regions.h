@@ -16,7 +16,7 @@ inline MemoryFormat format_of(bool channels_last) {
 inline void check_rois(const Check& check, const Tensor& features, const char* features_name, const Tensor& rois,
                        const char* rois_name = "boxes", int64_t columns = 5) {
   check.all_floats(features_name, features);
-  const ScalarType wanted = features.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType wanted = accumulated_type(features);
   check.that(rois.scalar_type() == wanted, rois_name, ": expected dtype ", dtype_name(wanted), " for features of ",
              dtype_name(features.scalar_type()), ", got ", dtype_name(rois.scalar_type()));
   check.same_device(rois_name, rois, features_name, features);

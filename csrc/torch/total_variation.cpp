@@ -28,10 +28,6 @@ Problem problem_of(const Check& check, const Tensor& x, int64_t penalty, double 
           dense(x, format_of(channels_last))};
 }
 
-ScalarType sum_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 Sizes plane_sizes(const Tensor& x) {
   Sizes sizes = x.sizes().vec();
   sizes.resize(sizes.size() - 2);
@@ -42,7 +38,7 @@ Tensor total_variation(const Tensor& x, int64_t penalty, double beta) {
   const Check check{"total_variation"};
   const Problem p = problem_of(check, x, penalty, beta);
   const Backend backend(x);
-  const Tensor sums = check.empty(x, plane_sizes(x), sum_type(x));
+  const Tensor sums = check.empty(x, plane_sizes(x), accumulated_type(x));
   const Tensor scratch = check.empty(x, {p.shape.partial_sums()}, ScalarType::Double);
   dispatch_all_floats(x, [&](auto t) {
     using T = decltype(t);
@@ -57,7 +53,7 @@ Tensor total_variation(const Tensor& x, int64_t penalty, double beta) {
 Tensor total_variation_backward(const Tensor& grad, const Tensor& x, int64_t penalty, double beta) {
   const Check check{"total_variation_backward"};
   const Problem p = problem_of(check, x, penalty, beta);
-  check.dtype(grad.scalar_type() == sum_type(x), "grad", grad, dtype_name(sum_type(x)));
+  check.dtype(grad.scalar_type() == accumulated_type(x), "grad", grad, dtype_name(accumulated_type(x)));
   check.same_device("grad", grad, "x", x);
   check.shape(grad.sizes().vec() == plane_sizes(x), "grad", grad, "that of x without its last two dimensions");
   const Backend backend(x);

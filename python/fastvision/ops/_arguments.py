@@ -54,6 +54,16 @@ def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def accumulated(dtype: torch.dtype) -> torch.dtype:
+    """What values of this dtype are computed in, and sums of them are returned in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def accumulated_dtype(op: str, argument: str, t: Tensor, like: Tensor) -> None:
+    wanted = accumulated(like.dtype)
+    check(t.dtype == wanted, op, ": ", argument, ": expected dtype ", _name(wanted), ", got ", _name(t.dtype))
+
+
 def floats(op: str, argument: str, t: Tensor) -> None:
     ok = _name(t.dtype) in ("float32", "float64")
     check(ok, op, ": ", argument, ": expected dtype float32 or float64, got ", _name(t.dtype))

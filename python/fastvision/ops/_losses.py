@@ -40,11 +40,6 @@ def scaled(gradient: Tensor, by: Tensor) -> Tensor:
     return gradient * by
 
 
-def accumulated(dtype: torch.dtype) -> torch.dtype:
-    """What values of this dtype are computed in, and reduced losses are returned in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def check_numbers(op: str, gamma: float, reduction: int) -> None:
     check(0 <= gamma < float("inf"), op, ": gamma: expected a finite number >= 0, got ", gamma)
     check(0 <= reduction <= 2, op, ": reduction: expected none, mean or sum (0 to 2), got ", reduction)
@@ -53,15 +48,14 @@ def check_numbers(op: str, gamma: float, reduction: int) -> None:
 def check_class_weight(op: str, weight: Tensor | None, other: str, like: Tensor, classes: int) -> None:
     if weight is None:
         return
-    wanted, got = (str(t).removeprefix("torch.") for t in (accumulated(like.dtype), weight.dtype))
-    check(wanted == got, op, ": weight: expected dtype ", wanted, ", got ", got)
+    _arguments.accumulated_dtype(op, "weight", weight, like)
     _arguments.same_device(op, "weight", weight, other, like)
     _arguments.shape(tuple(weight.shape) == (classes,), op, "weight", weight, f"({classes},), one per class")
 
 
 def as_class_weight(weight: Tensor | None, like: Tensor) -> Tensor | None:
     """Weights per class as the kernels read them."""
-    return weight if weight is None else weight.to(accumulated(like.dtype))
+    return weight if weight is None else weight.to(_arguments.accumulated(like.dtype))
 
 
 def refuse_gradient(op: str, argument: str, needed: bool) -> None:

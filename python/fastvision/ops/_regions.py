@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import _arguments
+
 
 def output_size_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     """``(height, width)`` from one int or two."""
@@ -41,8 +43,7 @@ def as_rois(
                 shape = tuple(image_boxes.shape)
                 raise ValueError(f"{op}: {name}: expected shape (k, {columns}) in place {i}, got {shape}")
         if not boxes:
-            wide_dtype = torch.float64 if features == torch.float64 else torch.float32
-            return torch.zeros(0, 1 + columns, dtype=wide_dtype)
+            return torch.zeros(0, 1 + columns, dtype=_arguments.accumulated(features))
         wide = [_widened(op, image_boxes, features, name) for image_boxes in boxes]
         rois = torch.cat([torch.nn.functional.pad(b, (1, 0), value=float(i)) for i, b in enumerate(wide)])
     return rois

@@ -73,7 +73,7 @@ def _as_offset(input: Tensor, t: Tensor, any_dtype: bool = False) -> Tensor:
     halves = (torch.float16, torch.bfloat16)
     if t.dtype in halves and input.dtype == t.dtype:
         return t.float()
-    return t.to(torch.float64 if input.dtype == torch.float64 else torch.float32) if any_dtype else t
+    return t.to(_arguments.accumulated(input.dtype)) if any_dtype else t
 
 
 def _check(
@@ -117,7 +117,7 @@ def _check(
 
 
 def _check_map(op: str, name: str, input: Tensor, t: Tensor, channels: int, size: tuple[int, int]) -> None:
-    wanted = torch.float64 if input.dtype == torch.float64 else torch.float32
+    wanted = _arguments.accumulated(input.dtype)
     dtypes = [str(d).removeprefix("torch.") for d in (wanted, input.dtype, t.dtype)]
     _lib.check(t.dtype == wanted, op, f": {name}: expected dtype {dtypes[0]} for input of {dtypes[1]}, got {dtypes[2]}")
     _arguments.same_device(op, name, t, "input", input)

@@ -76,7 +76,7 @@ def _(
     what = ", one label per pixel" if labels else " as logits"
     _arguments.shape(tuple(targets.shape) == shape, op, "targets", targets, f"{shape}{what}")
     _lib.check(0 <= smooth < math.inf, op, ": smooth: expected a finite number >= 0, got ", smooth)
-    dtype, planes = _losses.accumulated(logits.dtype), logits.shape[:2]
+    dtype, planes = _arguments.accumulated(logits.dtype), logits.shape[:2]
     pixels = logits.shape[0] * math.prod(logits.shape[2:])
     losses, fractions = (logits.new_empty(s, dtype=dtype) for s in (planes, (2, *planes)))
     return losses, fractions, logits.new_empty((2, pixels if softmax else 0), dtype=dtype)

@@ -55,13 +55,12 @@ def gram_loss(x: Tensor, target: Tensor, *, normalize: bool = False, reduction: 
 def _(x: Tensor, target: Tensor, normalize: bool, tf32: bool) -> tuple[Tensor, Tensor]:
     _arguments.all_floats("gram_loss", "x", x)
     _arguments.shape(x.dim() == 4, "gram_loss", "x", x, "(N, C, H, W)")
-    dtype, (batch, channels) = _losses.accumulated(x.dtype), x.shape[:2]
-    wanted, got = (str(t).removeprefix("torch.") for t in (dtype, target.dtype))
-    _lib.check(wanted == got, "gram_loss: target: expected dtype ", wanted, ", got ", got)
+    _arguments.accumulated_dtype("gram_loss", "target", target, x)
     _arguments.same_device("gram_loss", "target", target, "x", x)
+    batch, channels = x.shape[:2]
     fits = target.dim() == 3 and target.shape[0] in (1, batch) and tuple(target.shape[1:]) == (channels, channels)
     _arguments.shape(fits, "gram_loss", "target", target, "(N, C, C) or (1, C, C) with N and C of x")
-    return x.new_empty(batch, dtype=dtype), x.new_empty(batch, channels, channels, dtype=dtype)
+    return target.new_empty(batch), target.new_empty(batch, channels, channels)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

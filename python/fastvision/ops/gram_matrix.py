@@ -49,11 +49,7 @@ def _(x: Tensor, y: Tensor | None, normalize: bool, tf32: bool) -> Tensor:
     _arguments.same_device("gram_matrix", "y", y, "x", x)
     fits = y.dim() == 4 and y.shape[0] == x.shape[0] and y.shape[2:] == x.shape[2:]
     _arguments.shape(fits, "gram_matrix", "y", y, "(N, D, H, W) with N, H and W of x")
-    return x.new_empty(x.shape[0], x.shape[1], y.shape[1], dtype=_sum_dtype(x))
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(x.shape[0], x.shape[1], y.shape[1], dtype=_arguments.accumulated(x.dtype))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -78,7 +78,7 @@ def check_rois(
     """For fake kernels of region ops."""
     _arguments.all_floats(op, features_name, features)
     _arguments.shape(features.dim() == 4, op, features_name, features, "(N, C, H, W)")
-    wanted = torch.float64 if features.dtype == torch.float64 else torch.float32
+    wanted = _arguments.accumulated(features.dtype)
     got = rois.dtype
     _lib.check(got == wanted, op, ": ", name, ": expected dtype ", wanted, " for these features, got ", got)
     _arguments.same_device(op, name, rois, features_name, features)

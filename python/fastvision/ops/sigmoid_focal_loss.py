@@ -87,7 +87,7 @@ def _(
     _losses.check_class_weight(op, weight, "inputs", inputs, inputs.shape[-1] if inputs.dim() else 1)
     _lib.check(0 <= alpha <= 1 or alpha == -1, op, ": alpha: expected a number in [0, 1] or -1, got ", alpha)
     _losses.check_numbers(op, gamma, reduction)
-    counted = inputs.new_empty(() if reduction else 0, dtype=_losses.accumulated(inputs.dtype))
+    counted = inputs.new_empty(() if reduction else 0, dtype=_arguments.accumulated(inputs.dtype))
     losses = torch.empty_like(counted) if reduction else _like(inputs, targets, weight)
     return losses, counted, _like(inputs, targets, weight) if with_gradient else inputs.new_empty(0)
 

@@ -84,7 +84,7 @@ def _(
     _losses.check_class_weight(op, weight, "logits", logits, logits.shape[1])
     _lib.check(0 <= alpha < float("inf"), op, ": alpha: expected a finite number >= 0, got ", alpha)
     _losses.check_numbers(op, gamma, reduction)
-    counted = logits.new_empty(() if reduction else 0, dtype=_losses.accumulated(logits.dtype))
+    counted = logits.new_empty(() if reduction else 0, dtype=_arguments.accumulated(logits.dtype))
     losses = torch.empty_like(counted) if reduction else logits.new_empty(shape)
     return losses, counted, counted.new_empty((3, labels.numel() if with_gradient else 0))
 

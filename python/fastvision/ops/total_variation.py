@@ -70,7 +70,7 @@ def _check(op: str, x: Tensor, penalty: int, beta: float) -> None:
 @_lib.register_fake("total_variation")
 def _(x: Tensor, penalty: int, beta: float) -> Tensor:
     _check("total_variation", x, penalty, beta)
-    return x.new_empty(x.shape[:-2], dtype=_sum_dtype(x))
+    return x.new_empty(x.shape[:-2], dtype=_arguments.accumulated(x.dtype))
 
 
 @_lib.register_fake("total_variation_backward")
@@ -78,10 +78,6 @@ def _(grad: Tensor, x: Tensor, penalty: int, beta: float) -> Tensor:
     _check("total_variation_backward", x, penalty, beta)
     last = x.dim() == 4 and is_channels_last(x)
     return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format(last))
-
-
-def _sum_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
