@@ -30,6 +30,19 @@ def test_deformable_convolution_takes_16_bit_input(torchvision):
     assert torch.equal(ops.deform_conv2d(X.half(), OFFSET, WEIGHT.half()), X.half())
 
 
+def test_second_derivatives_of_deformable_convolution(torchvision):
+    def twice(library):
+        offset = OFFSET.clone().requires_grad_()
+        squares = library.deform_conv2d(X, offset + 0.5, WEIGHT).square().sum()
+        (gradient,) = torch.autograd.grad(squares, offset, create_graph=True)
+        return torch.autograd.grad(gradient.sum(), offset)[0]
+
+    with pytest.raises(RuntimeError, match="double backwards on deform_conv2d not supported"):
+        twice(torchvision.ops)
+    # The samples inside grow by 4 per pixel down and 1 per pixel right: d2(s^2) = 2 * 4 * (4 + 1) and 2 * 1 * (4 + 1).
+    torch.testing.assert_close(twice(ops)[0, :, :3, :3], torch.tensor([40.0, 10.0]).view(2, 1, 1).expand(2, 3, 3))
+
+
 def test_a_stride_of_0_is_an_error(torchvision):
     assert in_a_process(CALL.format("", ", stride=0")) == -8, "a floating point exception"
     with pytest.raises(ValueError, match="deform_conv2d: stride: expected an integer >= 1, got 0"):

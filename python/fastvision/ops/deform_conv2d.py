@@ -45,9 +45,10 @@ def deform_conv2d(
         ``H' = (H + 2 * padding - dilation * (kernel height - 1) - 1) // stride + 1``.
 
     Samples are bilinear, with zeros around the map; a sample whose place is not finite is zero. NaN and infinity in
-    ``input`` reach the outputs that depend on them. Differentiable once; deterministic forward and backward, without a
-    column buffer and without atomics. 16-bit problems are added up in float32, and their offsets keep float32. In an
-    autocast region ``weight`` and ``bias`` are cast to the dtype of ``input``.
+    ``input`` reach the outputs that depend on them. Deterministic forward and backward, without a column
+    buffer and without atomics. Twice differentiable: the second derivatives by ``input``, ``offset`` and ``mask`` are
+    torch's of the definition, with columns. 16-bit problems are added up in float32, and their offsets keep float32. In
+    an autocast region ``weight`` and ``bias`` are cast to the dtype of ``input``.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -175,9 +176,43 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return by_input, by_offset, by_weight, by_bias, None if mask is None else by_mask, None
 
 
+def _setup_second_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, ctx.geometry = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _second_input_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+    """From the definition, in float32 at least: second slopes by offsets are rarely asked for."""
+    grad, *tensors = ctx.saved_tensors
+    given = [t for t in tensors if t is not None]
+    wide = _arguments.accumulated(grad.dtype)
+    stride, padding, dilation = ctx.geometry[:2], ctx.geometry[2:4], ctx.geometry[4:]
+
+    def first(grad: Tensor, input: Tensor, offset: Tensor, weight: Tensor, *masks: Tensor) -> tuple[Tensor, ...]:
+        def result(input: Tensor, offset: Tensor, *masks: Tensor) -> Tensor:
+            mask = masks[0] if masks else None
+            return deform_conv2d_reference(input, offset, weight, None, stride, padding, dilation, mask)
+
+        gradients: tuple[Tensor, ...] = torch.func.vjp(result, input, offset, *masks)[1](grad)
+        return gradients
+
+    second = torch.func.vjp(first, *(t.to(wide) for t in (grad, *given)))[1]
+    by = second(tuple(c.to(wide) for c in cotangents[: len(given) - 1]))
+    by = tuple(b.to(t.dtype) for b, t in zip(by, (grad, *given)))
+    return (*by, None) if len(given) == len(tensors) else (*by, None, None)
+
+
+def _second_weight_backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradient by weight, times the cotangent, is the convolution with the cotangent as weight, times grad."""
+    grad, input, offset, _, mask = ctx.saved_tensors
+    by_grad = _op(input, offset, cotangent, None, mask, ctx.geometry)
+    by_input, by_offset, by_mask = _input_gradient_op(grad, input, offset, cotangent, mask, ctx.geometry)
+    return by_grad, by_input, by_offset, None, None if mask is None else by_mask, None
+
+
 _lib.register_autograd(_op, _backward, _setup_context)
-_lib.register_no_gradient(_input_gradient_op)
-_lib.register_no_gradient(_weight_gradient_op)
+_lib.register_autograd(_input_gradient_op, _second_input_backward, _setup_second_context)
+_lib.register_autograd(_weight_gradient_op, _second_weight_backward, _setup_second_context)
 _lib.register_folding_vmap(_op, 0, 1, 4)
 _lib.register_folding_vmap(_input_gradient_op, 0, 1, 2, 4)
 
