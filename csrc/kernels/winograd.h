@@ -106,15 +106,16 @@ class Winograd {
   void operator()(const Cpu<Isa>& exec) {
     constexpr int64_t kChannels = 16;  // of which one task transforms the weights
     const int64_t chunks = ceil_div(depth, kChannels);
-    exec(panels * chunks, 8, [&](int64_t begin, int64_t end) {
+    exec(panels * chunks, 2, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k)
         transform_weights(k / chunks, k % chunks * kChannels, min_of((k % chunks + 1) * kChannels, depth));
     });
-    // Blocks of 768 KiB that stay in the cache, but no smaller than is worth reading all weights for, and enough of
-    // them for all threads.
-    constexpr int64_t kFloats = 3 << 16, kLeast = 4 * kProductRows;
+    // Blocks of about 768 KiB that stay in the cache, but no smaller than is worth reading all weights for, and as many
+    // for each thread.
+    constexpr int64_t kFloats = 3 << 16, kLeast = 12 * kProductRows;
     const int64_t fitting = max_of(kFloats / (kParts * (depth + width)), kLeast);
-    const int64_t step = ceil_div(min_of(fitting, ceil_div(tiles, exec.threads)), kProductRows) * kProductRows;
+    const int64_t blocks = ceil_div(max_of((tiles + fitting / 2) / fitting, int64_t(1)), exec.threads) * exec.threads;
+    const int64_t step = max_of(ceil_div(tiles, blocks), int64_t(1));
     const int64_t work = step * kParts * depth * width;
     exec(ceil_div(tiles, step), 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
       Scratch scratch(*this, min_of(step, tiles));
@@ -154,7 +155,7 @@ class Winograd {
     for (int i = 0; i < 9; ++i) taps[i] = load_vector(lanes + (s.flipped ? 8 - i : i) * kLanes);
   }
   void transform_weights(int64_t panel, int64_t begin, int64_t end) const {
-    for (int64_t v = 0; v < kColumns; v += kLanes)
+    for (int64_t v = 0; v < min_of(kColumns, width - panel * kColumns); v += kLanes)
       for (int64_t c = begin; c < end; ++c) {
         V taps[9], middle[kSource * 3], parts[kParts];
         load_taps(panel * kColumns + v, c, taps);

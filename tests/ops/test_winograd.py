@@ -163,12 +163,29 @@ def test_auto_leaves_to_torch_what_is_not_dense():
         (x, weight, [2, 2, 1, 1, 1, 1], 1),
         (x, weight[..., :1], [1, 1, 1, 0, 1, 1], 1),
         (x, weight[:, :16], plain, 4),
-        (x[:, :32], weight[:, :32], plain, 1),
-        (x[..., :9], weight, plain, 1),
-        (x, weight, [1, 1, 3, 3, 3, 3], 1),
+        (x[:, :8], weight[:, :8], plain, 1),
+        (x[..., :2, :2], weight, plain, 1),
+        (x[..., :2], weight, [1, 1, 1, 0, 1, 1], 1),
+        (x[:0], weight, plain, 1),
+        (x, weight[:0], plain, 1),
+        (x, weight, [1, 1, 9, 9, 9, 9], 1),
+        (x, weight, [1, 1, 0, 0, 9, 9], 1),
     ):
         assert not own_is_faster("gather", *problem)
         assert not own_is_faster("product", x, weight, plain, 1)
+
+
+def test_auto_takes_what_saves_products():
+    x, weight = torch.rand(1, 64, 40, 40), torch.rand(64, 64, 3, 3)
+    last = x.to(memory_format=torch.channels_last)
+    for problem in (
+        (x, weight, [1, 1, 1, 1, 1, 1], 1),
+        (x, weight, [1, 1, 0, 0, 1, 1], 1),
+        (x[:, :32], weight[:32, :32], [1, 1, 1, 1, 1, 1], 1),
+        (last, weight, [1, 1, 6, 6, 6, 6], 1),
+    ):
+        for which in ("gather", "scatter"):
+            assert own_is_faster(which, *problem)
 
 
 def test_modules_under_autocast_are_torchs():

@@ -29,7 +29,7 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         if which != "product" and _is_winograd(input, weight, geometry, groups):
             return True
         side_by_side = list(kernel) == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
-        return which == "scatter" and side_by_side and wide and not channels_last and weight.shape[1] <= 128
+        return which == "scatter" and side_by_side and wide and not channels_last and weight.shape[1] <= 256
     if dilation > 1:
         return dilation >= 8 or which != "gather"
     if stride == 1 or min(kernel) < 2 * stride - stride % 2:  # smaller than for bilinear upsampling
@@ -51,14 +51,24 @@ def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Seque
 
 
 def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
-    """3 x 3 and dense, in float32: on the CPU the own kernel has fewer products, if transforming weights pays."""
+    """3 x 3 and dense, in float32: on the CPU the own kernel has fewer products, if its transforms pay."""
     if input.dtype != torch.float32 or groups != 1 or tuple(weight.shape[2:]) != (3, 3) or max(geometry[:2]) > 1:
         return False
     if torch.compiler.is_exporting():
         return False  # an exported program may run elsewhere
-    channels, (h, w) = weight.shape[:2], input.shape[2:]
-    large = h >= 10 * geometry[4] and w >= 10 * geometry[5] and input.shape[0] * h * w >= 196
-    return large and min(channels) >= 64 and channels[0] * channels[1] <= 2**20
+    batch, _, *sides = input.shape
+    inside = tiles = batch  # pairs of pixels and taps that meet, and tiles of 2 x 2 pixels
+    for size, padding, dilation in zip(sides, geometry[2:4], geometry[4:]):
+        if padding < dilation:
+            size = max(size - 2 * (dilation - padding), 0)
+        inside *= 3 * size - 2 * min(padding, size)
+        tiles *= size // (2 * dilation) * dilation + min(size % (2 * dilation), dilation)
+    first, second = weight.shape[:2]
+    pairs = first * second
+    # In products: those of the tiles, and the transforms of these and of the weights.
+    own = 16 * (tiles * (pairs + 8 * (first + second)) + 16 * pairs)
+    margin = 1.1 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
+    return pairs <= 2**20 and inside * pairs >= margin * own > 0
 
 
 def has_empty_windows(weight: Tensor, geometry: Sequence[int]) -> bool:

@@ -42,7 +42,7 @@ def conv2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
-            kernel, and for float32 3 x 3 kernels with stride 1, one group and at least 64 channels. The rule is
+            kernel, and for float32 3 x 3 kernels with stride 1, one group and some 32 channels or more. The rule is
             ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:

@@ -43,7 +43,7 @@ def conv_transpose2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group (on the CPU with a kernel
             twice the stride, or a dilation), and on the CPU in NCHW for windows side by side (kernel = stride, as in
-            U-Net) and at most 128 channels of the result. The rule is ``ops/_dispatch.py``, what was measured
+            U-Net) and at most 256 channels of the result. The rule is ``ops/_dispatch.py``, what was measured
             ``docs/kernels/dispatch.md``.
 
     Returns:
