@@ -112,7 +112,7 @@ class Winograd {
     });
     // Blocks of about 768 KiB that stay in the cache, but no smaller than is worth reading all weights for, and as many
     // for each thread.
-    constexpr int64_t kFloats = 3 << 16, kLeast = 12 * kProductRows;
+    constexpr int64_t kFloats = 3 << 16, kLeast = 8 * kProductRows;
     const int64_t fitting = max_of(kFloats / (kParts * (depth + width)), kLeast);
     const int64_t blocks = ceil_div(max_of((tiles + fitting / 2) / fitting, int64_t(1)), exec.threads) * exec.threads;
     const int64_t step = max_of(ceil_div(tiles, blocks), int64_t(1));
