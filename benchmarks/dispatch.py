@@ -1,12 +1,16 @@
 """Measures what ``algorithm="auto"`` of the convolutions decides on: ``python -m benchmarks.dispatch``.
 
 Prints the table of docs/kernels/dispatch.md: for each problem, layout and map the own kernels and torch's, in turns in
-one process, and what ``auto`` takes. Ends with 1 where ``auto`` is more than 3 % slower than torch.
+one process, and what ``auto`` takes, then how good these choices are. Ends with 1 where ``auto`` is more than 3 %
+slower than torch.
 """
 
 import argparse
+import random
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -31,6 +35,7 @@ class Problem:
     dilation: int = 1
     groups: int = 1
     transposed: bool = True
+    batch: int = 1
 
 
 def _bilinear(size: int, stride: int) -> Problem:
@@ -67,12 +72,28 @@ PROBLEMS += [_dense(256, 50), _dense(512, 7), _dense(512, 14), _dense(512, 28), 
 PROBLEMS += [_dense(256, 33, 6), _dense(2048, 33, 12, 256)]
 
 
+def random_problems(count: int, seed: int) -> Iterator[Problem]:
+    """Dense 3 x 3 convolutions of 1 M to 2 G products."""
+    draw = random.Random(seed)
+    widths, sizes = (16, 24, 32, 48, 64, 96, 128, 256, 512, 1024), (5, 7, 8, 10, 12, 14, 20, 25, 33, 40, 56, 84, 112)
+    while count > 0:
+        channels, size, batch = draw.choice(widths), draw.choice(sizes), draw.choice((1, 1, 1, 2, 4, 8))
+        out = channels if draw.random() < 0.4 else draw.choice(widths)
+        rate = draw.choice((1, 1, 1, 1, 2, 2, 4, 6, 8, 12, 18))
+        padding = rate if draw.random() < 0.8 else 0
+        if size < rate or size + 2 * padding <= 2 * rate or not 1e6 < 9 * batch * channels * out * size**2 < 2e9:
+            continue
+        name = f"dense 3 x 3, {batch} x {channels} x {size} x {size} -> {out}, rate {rate}, padding {padding}"
+        yield Problem(name, channels, out, size, 3, 1, padding, rate, 1, False, batch)
+        count -= 1
+
+
 def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[Map, bool, Callable[[str], Call]]]:
     """(map, what auto takes, a maker of calls by algorithm) for the result and both gradients."""
     g = torch.Generator().manual_seed(0)
     format = torch.channels_last if channels_last else torch.contiguous_format
     shape = (p.channels, p.out // p.groups) if p.transposed else (p.out, p.channels // p.groups)
-    x = torch.randn(1, p.channels, p.size, p.size, generator=g).to(dtype).to(memory_format=format)
+    x = torch.randn(p.batch, p.channels, p.size, p.size, generator=g).to(dtype).to(memory_format=format)
     weight = torch.randn(*shape, p.kernel, p.kernel, generator=g).to(dtype)
 
     def call(x: Tensor, weight: Tensor, algorithm: str) -> Tensor:
@@ -105,23 +126,33 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.3, help="per contestant (default: 0.3)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16", "float16"))
     parser.add_argument("--only", default="", help="problems with this in their name")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="results of N random dense problems instead")
+    parser.add_argument("--seed", type=int, default=0, help="of the random problems")
     options = parser.parse_args()
     print(f"| {options.dtype}, {options.threads} thread(s) | layout | map | own ms | torch ms | auto takes |")
     print("|---|---|---|---|---|---|")
-    wrong = 0
-    for p in (p for p in PROBLEMS if options.only in p.name):
+    won: list[float] = []  # how many times as fast as torch the own kernels are where they are taken
+    missed = 0
+    problems = random_problems(options.random, options.seed) if options.random else iter(PROBLEMS)
+    for p in (p for p in problems if options.only in p.name):
         for channels_last in (False, True):
-            for which, own, make in maps(p, getattr(torch, options.dtype), channels_last):
+            rows = maps(p, getattr(torch, options.dtype), channels_last)
+            for which, own, make in islice(rows, 1) if options.random else rows:
                 calls = {"own": make("fastvision"), "torch": make("torch")}
                 for warm_up in calls.values():
                     warm_up()
                 times = on_cpu(calls, options.threads, options.seconds)
                 a, b = ((t.cpu if options.threads == 1 else t.wall) for t in (times["own"], times["torch"]))
                 slower = (a if own else b) > TOLERANCE * min(a, b)
-                wrong += own and slower
+                won += [b / a] if own else []
+                missed += not own and b > 1.1 * a
                 layout, taken = "NHWC" if channels_last else "NCHW", "own" if own else "torch"
                 note = " (slower)" if slower else ""
                 print(f"| {p.name} | {layout} | {which} | {a:.3g} | {b:.3g} | {taken}{note} |", flush=True)
+    wrong = sum(factor * TOLERANCE < 1 for factor in won)
+    mean = f", {statistics.geometric_mean(won):.3g} times as fast as torch (geometric mean)" if won else ""
+    print(f"own kernels taken {len(won)} times{mean}, more than 3 % slower {wrong} times", end="; ")
+    print(f"not taken although 1.1 times as fast {missed} times")
     return int(wrong > 0)
 
 

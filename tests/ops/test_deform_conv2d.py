@@ -111,7 +111,7 @@ def test_gradients(backend, groups):
 
 
 def test_second_gradients_of_float16(backend):
-    """As in a gradient penalty, of values of which every sum is exact in 32 bits."""
+    """As in a gradient penalty: added up in float32 like the first ones."""
     results = []
     for dtype in (torch.float16, torch.float64):
         tensors = [((4 * t).round() / 4).to(dtype) for t in sample(backend, 10, n=1, size=(3, 4))]
