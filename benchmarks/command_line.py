@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "memory bandwidth and arithmetic allow, as a share of ours.",
     )
     parser.add_argument("suite", nargs="?", choices=(*SUITES, "all", "document"), default="ops", help="default: ops; "
-                        "document: write docs/performance.md from the committed results")  # fmt: skip
+                        "document: write docs/performance.md and its pages from the committed results")  # fmt: skip
     parser.add_argument("--only", metavar="NAME", help="workloads with this in their name, such as 'nms 5000'")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="only with N CPU threads; default: with 1 and with 2")

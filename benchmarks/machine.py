@@ -58,7 +58,8 @@ def processor() -> str:
 def slug(facts: dict[str, Any]) -> str:
     """A file name for results of this machine."""
     name = facts.get("gpu") or f"{facts['processor']} {facts['cores']} cores"
-    return re.sub(r"[^a-z0-9]+", "-", str(name).lower()).strip("-")
+    name = re.sub(r"\((R|TM)\)|\b(Processor|family|model)\b", "", str(name))
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _driver() -> str:
