@@ -3,6 +3,7 @@
 // their unequal work (those on the diagonal have half of it) would not divide among threads, they have 128 x 128.
 #include "gram_matrix.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "product.h"
@@ -99,9 +100,10 @@ void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* 
       }
     }
   }
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = diagonal ? r : 0; c < columns; ++c)
-      partial[(piece.row + r) * s.columns + piece.column + c] = sums[r * kBlock + c];
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t c = diagonal ? r / kTile * kTile : 0;
+    std::copy_n(sums + r * kBlock + c, columns - c, partial + (piece.row + r) * s.columns + piece.column + c);
+  }
 }
 
 template <int64_t kBlock, class T, class Isa>
@@ -122,33 +124,86 @@ void sum_parts(const GramShape& s, const T* x, const T* y, Accum<T>* partial, co
   sum_blocks<256>(s, x, y, partial, exec);
 }
 
+// A tile of the result: the sum of its parts, also where it is mirrored. Of a tile on the diagonal the parts have only
+// the upper half.
+template <class A>
+void add_parts(const GramShape& s, const GramPiece& tile, const A* partial, int64_t parts, A* out) {
+  const int64_t rows = min_of(s.rows - tile.row, kTile), columns = min_of(s.columns - tile.column, kTile);
+  const int64_t image = tile.image * s.rows * s.columns;
+  A sums[kTile * kTile];
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t at = image + (tile.row + r) * s.columns + tile.column;
+    for_each_vector<A>(columns, [&](int64_t i, int, auto n) {
+      Vec<A> sum(A(0));
+      for (int64_t k = 0; k < parts; ++k) sum = sum + load_vector(partial + k * s.results() + at + i, n);
+      sum = sum * Vec<A>(A(s.scale));
+      store_vector(sums + r * kTile + i, sum);
+      store_vector(out + at + i, sum, n);
+    });
+  }
+  if (!s.symmetric) return;
+  A* const mirrored = out + image + tile.column * s.columns + tile.row;
+  if (tile.column != tile.row) return transpose(sums, kTile, rows, columns, mirrored, s.columns);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < r; ++c) mirrored[r * s.columns + c] = sums[c * kTile + r];
+}
+template <class T, class Isa>
+void products(const GramShape& s, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const Cpu<Isa>& exec) {
+  sum_parts(s, x, y, partial, exec);
+  const int64_t parts = s.parts();
+  exec(s.batch * s.tiles(), 1 + 16 / parts, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) add_parts(s, gram_piece(s, k, 1), partial, parts, out);
+  });
+}
+
+// Replaces rows [begin, end) of products, of one image, by their slopes; sums the squared differences of each row.
+template <class A>
+void differences(const GramShape& s, const A* target, int64_t begin, int64_t end, A* slopes, double* row_sums) {
+  constexpr int64_t kSums = 8;
+  const Vec<A> factor(A(2 * s.scale / double(s.rows * s.rows)));
+  std::vector<A> mirrored(size_t((end - begin) * s.rows)), difference(size_t(ceil_div(s.rows, kSums) * kSums));
+  transpose(target + begin, s.rows, s.rows, end - begin, mirrored.data(), s.rows);
+  for (int64_t row = begin; row < end; ++row) {
+    A* const at = slopes + row * s.rows;
+    for_each_vector<A>(s.rows, [&](int64_t i, int, auto n) {
+      const Vec<A> product = load_vector(at + i, n);
+      const Vec<A> d = product - load_vector(target + row * s.rows + i, n);
+      store_vector(difference.data() + i, d, n);
+      store_vector(at + i, factor * (d + (product - load_vector(mirrored.data() + (row - begin) * s.rows + i, n))), n);
+    });
+    double sums[kSums] = {};
+    for (size_t i = 0; i < difference.size(); i += kSums)
+      for (size_t j = 0; j < kSums; ++j) sums[j] += double(difference[i + j]) * double(difference[i + j]);
+    for (int64_t step = kSums / 2; step; step /= 2)
+      for (int64_t j = 0; j < step; ++j) sums[j] += sums[j + step];
+    row_sums[row] = sums[0];
+  }
+}
+
 }  // namespace
 
 template <class T, class Isa>
 void gram_matrix(const GramShape& s, const T* x, const T* y, Accum<T>* partial, Accum<T>* out, const Cpu<Isa>& exec) {
-  sum_parts(s, x, y, partial, exec);
-  const int64_t parts = s.parts();
-  exec(s.results(), 1 + 65536 / parts, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) out[i] = gram_result(s, partial, i, parts);
-  });
+  products(s, x, y, partial, out, exec);
 }
 
 template <class T, class Isa>
 void gram_loss(const GramShape& s, const T* x, Accum<T>* partial, const GramLoss<Accum<T>>& loss,
                const Cpu<Isa>& exec) {
-  sum_parts(s, x, x, partial, exec);
-  const int64_t parts = s.parts();
-  exec(s.batch * s.rows, 1 + 65536 / (parts * (s.rows + 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      double sum = 0;
-      for (int64_t c = 0; c < s.rows; ++c) sum += gram_difference(s, partial, loss, row * s.rows + c, parts);
-      loss.row_sums[row] = sum;
+  products(s, x, x, partial, loss.slopes, exec);
+  constexpr int64_t kRows = Vec<Accum<T>>::kLanes;
+  const int64_t shares = ceil_div(s.rows, kRows), size = s.rows * s.rows;
+  exec(s.batch * shares, 1 + 16384 / (kRows * s.rows + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t image = k / shares, row = k % shares * kRows;
+      differences(s, loss.target + (loss.one_target ? 0 : image * size), row, min_of(row + kRows, s.rows),
+                  loss.slopes + image * size, loss.row_sums + image * s.rows);
     }
   });
   for (int64_t n = 0; n < s.batch; ++n) {
     double sum = 0;
     for (int64_t row = 0; row < s.rows; ++row) sum += loss.row_sums[n * s.rows + row];
-    loss.losses[n] = Accum<T>(sum / double(max_of(s.rows * s.rows, int64_t(1))));
+    loss.losses[n] = Accum<T>(sum / double(max_of(size, int64_t(1))));
   }
 }
 
