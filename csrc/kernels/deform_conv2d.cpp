@@ -126,8 +126,10 @@ struct ForwardWeights {
       }
     });
   }
-  const A* panel(const DeformShape& s, int64_t tap, int64_t group, int64_t panel, int64_t channel) const {
-    return packed.data() + (((tap * s.groups + group) * panels + panel) * channels + channel) * kPanel<A>;
+  // Panel number tap * groups * panels + group * panels + panel, or what follows the last one, from a channel.
+  const A* panel(int64_t number, int64_t channel) const {
+    const int64_t offset = (number * channels + channel) * kPanel<A>;
+    return packed.data() + (offset < int64_t(packed.size()) ? offset : 0);
   }
 };
 
@@ -237,11 +239,13 @@ void deform_conv2d(const DeformShape& s, const T* input, const Accum<T>* offset,
           for (int64_t g = slice.group; g * s.group_in() < end_channel; ++g) {
             const int64_t channel = max_of(slice.first, g * s.group_in());
             const int64_t depth = min_of(end_channel, (g + 1) * s.group_in()) - channel;
-            for (int64_t panel = 0; panel < weights.panels; ++panel)
+            for (int64_t panel = 0; panel < weights.panels; ++panel) {
+              const int64_t number = (tap * s.groups + g) * weights.panels + panel, from = channel - g * s.group_in();
               add_product<A>(count, min_of(kPanel<A>, s.group_out() - panel * kPanel<A>), depth,
-                             {columns.data() + channel - slice.first, slice.count, 1},
-                             weights.panel(s, tap, g, panel, channel - g * s.group_in()), kPanel<A>,
-                             sums.data() + g * group_width + panel * kPanel<A>, width);
+                             {columns.data() + channel - slice.first, slice.count, 1}, weights.panel(number, from),
+                             kPanel<A>, sums.data() + g * group_width + panel * kPanel<A>, width,
+                             weights.panel(number + 1, from));
+            }
           }
         }
       }
@@ -282,7 +286,9 @@ void deform_conv2d_input_gradient(const DeformShape& s, const T* grad, const T* 
           for (int64_t c = 0; c < slice.count; c += kPanel<A>)
             add_product<A>(count, min_of(kPanel<A>, slice.count - c), s.group_out(),
                            {rows + slice.group * s.group_out(), s.out_channels, 1}, weights.at(index, tap, c),
-                           kPanel<A>, products.data() + c, kSlice);
+                           kPanel<A>, products.data() + c, kSlice,
+                           c + kPanel<A> < slice.count ? weights.at(index, tap, c + kPanel<A>)
+                                                       : weights.at(index, (tap + 1) % taps, 0));
           for (int64_t p = 0; p < count; ++p) {
             const DeformSample<A> sample = deform_sample(s, offset, group, tap, first + p);
             A* const to = partial + (group * taps + tap) * 3 * s.pixels() + first + p;

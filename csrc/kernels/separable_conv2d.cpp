@@ -23,6 +23,7 @@ struct PlaneTaps {
     int64_t index, tap;  // index of the first lane's source pixel
     bool whole;          // all lanes meet the map
     bool direct;         // the lanes are neighbours in the plane, the whole vector is inside it
+    bool fetch;          // brings the next channels to the cache
     MaskOf<A, FV_ISA> lanes;
   };
   std::vector<Entry> entries;
@@ -35,7 +36,7 @@ struct PlaneTaps {
       for (int64_t tap = 0; tap < s.taps(); ++tap) {
         const int64_t down = tap / s.kernel_x * s.dilation_y - s.padding_y;
         const int64_t right = tap % s.kernel_x * s.dilation_x - s.padding_x;
-        Entry e{0, tap, true, true, {}};
+        Entry e{0, tap, true, true, false, {}};
         bool any = false;
         int64_t start = 0;
         for (int64_t i = 0; i < kLanes; ++i) {
@@ -51,6 +52,7 @@ struct PlaneTaps {
         }
         e.index = start;
         e.direct &= start >= 0 && start + kLanes <= s.large_h * s.large_w;
+        e.fetch = e.direct && tap % s.kernel_x == s.kernel_x / 2;
         if (any) entries.push_back(e);
       }
       begin[v + 1] = int64_t(entries.size());
@@ -67,36 +69,38 @@ void depthwise_planes(const SeparableShape& s, const PlaneTaps<Accum<T>>& taps, 
   constexpr int64_t kLanes = Vec<A>::kLanes;
   const ConvolutionShape& d = s.depthwise;
   const int64_t size = d.large_h * d.large_w;
+  // The lanes of one vector that meet the map, where they are not neighbours in the plane.
+  const auto gather = [&](const auto& e, int64_t v, const T* from) {
+    A lanes[kLanes] = {};
+    for (int64_t k = 0; k < kLanes; ++k) {
+      if (!e.lanes[int(k)]) continue;
+      const int64_t pixel = first + v * kLanes + k;
+      const int64_t y = pixel / d.small_w + e.tap / d.kernel_x * d.dilation_y - d.padding_y;
+      const int64_t column = pixel % d.small_w + e.tap % d.kernel_x * d.dilation_x - d.padding_x;
+      lanes[k] = to_accum(from[y * d.large_w + column]);
+    }
+    return Vec<A>::load(lanes);
+  };
   for (int64_t v = 0; v * kLanes < pixels; ++v) {
     Vec<A> sum[kCount];
-    for (int c = 0; c < kCount; ++c) sum[c] = Vec<A>(bias ? bias[c] : A(0));
+    unrolled<kCount>([&](auto c) FV_INLINE { sum[c] = Vec<A>(bias ? bias[c] : A(0)); });
     for (int64_t i = taps.begin[v]; i < taps.begin[v + 1]; ++i) {
       const auto& e = taps.entries[size_t(i)];
-      for (int c = 0; c < kCount; ++c) {
-        const T* from = plane + c * size;
-        Vec<A> x;
-        if (e.direct) {
-          x = load_vector(from + e.index);
-        } else {
-          A lanes[kLanes] = {};
-          for (int64_t k = 0; k < kLanes; ++k) {
-            if (!e.lanes[int(k)]) continue;
-            const int64_t pixel = first + v * kLanes + k;
-            const int64_t y = pixel / d.small_w + e.tap / d.kernel_x * d.dilation_y - d.padding_y;
-            const int64_t column = pixel % d.small_w + e.tap % d.kernel_x * d.dilation_x - d.padding_x;
-            lanes[k] = to_accum(from[y * d.large_w + column]);
-          }
-          x = Vec<A>::load(lanes);
-        }
-        const Vec<A> next = multiply_add(x, Vec<A>(weight[c * d.taps() + e.tap]), sum[c]);
+      Vec<A> x[kCount];
+      if (e.fetch)
+        unrolled<kCount>([&](auto c) FV_INLINE { __builtin_prefetch(plane + (kCount + c) * size + e.index); });
+      if (e.direct) unrolled<kCount>([&](auto c) FV_INLINE { x[c] = load_vector(plane + c * size + e.index); });
+      else unrolled<kCount>([&](auto c) FV_INLINE { x[c] = gather(e, v, plane + c * size); });
+      unrolled<kCount>([&](auto c) FV_INLINE {
+        const Vec<A> next = multiply_add(x[c], Vec<A>(weight[c * d.taps() + e.tap]), sum[c]);
         sum[c] = e.whole ? next : select(e.lanes, next, sum[c]);
-      }
+      });
     }
     const int64_t column = v * kLanes;
-    for (int c = 0; c < kCount; ++c) {
-      if (s.depthwise_relu) sum[c] = relu_of(sum[c]);
-      store_vector(to + column / kPanel<A> * panel_stride + c * kPanel<A> + column % kPanel<A>, sum[c]);
-    }
+    unrolled<kCount>([&](auto c) FV_INLINE {
+      const Vec<A> y = s.depthwise_relu ? relu_of(sum[c]) : sum[c];
+      store_vector(to + column / kPanel<A> * panel_stride + c * kPanel<A> + column % kPanel<A>, y);
+    });
   }
 }
 
@@ -144,9 +148,10 @@ void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t firs
       if (s.depthwise_relu)
         for (int64_t k = 0; k < depth; ++k) to[k] = relu_of(to[k]);
     }
+    const auto panel = [&](int64_t j) { return prepared.panels.data() + j * channels + c * kPanel<A>; };
     for (int64_t j = 0; j < width; j += kPanel<A>)
-      add_product<A>(pixels, kPanel<A>, depth, {buffer, kDepth, 1},
-                     prepared.panels.data() + j * channels + c * kPanel<A>, kPanel<A>, sums + j, width);
+      add_product<A>(pixels, kPanel<A>, depth, {buffer, kDepth, 1}, panel(j), kPanel<A>, sums + j, width,
+                     j + kPanel<A> < width ? panel(j + kPanel<A>) : nullptr);
   }
   for (int64_t i = 0; i < pixels; ++i) {
     T* to = out + (first + i) * s.out_channels;

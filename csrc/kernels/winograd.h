@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "convolution.h"
+#include "huge_array.h"
 #include "product.h"
 #include "simd.h"
 
@@ -85,6 +86,7 @@ class Winograd {
   using V = Vec<float>;
   static constexpr int64_t kLanes = V::kLanes, kColumns = kPanel<float>;
   static constexpr int kResult = WinogradTile::kResult, kSource = WinogradTile::kSource, kParts = WinogradTile::kParts;
+  static constexpr int64_t kManyWeights = 1 << 20, kManyTiles = 256;  // for which huge pages pay
 
  public:
   Winograd(const WinogradShape& shape, const float* source, const float* weight, const float* bias, float* result)
@@ -100,7 +102,7 @@ class Winograd {
         width(s.to.channels),
         panels(ceil_div(width, kColumns)),
         by_part(panels * depth * kColumns + kColumns),
-        transformed(new float[size_t(kParts * by_part)]),
+        transformed(size_t(kParts * by_part), kParts * by_part >= kManyWeights && tiles >= kManyTiles),
         zeros(size_t(depth + kLanes)) {}
 
   void operator()(const Cpu<Isa>& exec) {
@@ -224,10 +226,11 @@ class Winograd {
       float* const sums = scratch.products.get() + i * scratch.result_part;
       std::fill(sums, sums + count * scratch.result_stride, 0.0f);
       const Factor<float> factor{scratch.sources.get() + i * scratch.source_part, scratch.source_stride, 1};
-      for (int64_t p = 0; p < panels; ++p)
-        add_product<float>(count, min_of(kColumns, width - p * kColumns), depth, factor,
-                           transformed.get() + i * by_part + p * depth * kColumns, kColumns, sums + p * kColumns,
-                           scratch.result_stride);
+      for (int64_t p = 0; p < panels; ++p) {
+        const float* const panel = transformed.get() + i * by_part + p * depth * kColumns;
+        add_product<float>(count, min_of(kColumns, width - p * kColumns), depth, factor, panel, kColumns,
+                           sums + p * kColumns, scratch.result_stride, panel + depth * kColumns);
+      }
     }
   }
 
@@ -367,7 +370,7 @@ class Winograd {
   const std::vector<int64_t> rows, columns;  // where tiles begin
   const int64_t tiles, depth, width, panels;
   const int64_t by_part;  // apart: strides that are powers of two would meet in the cache
-  const std::unique_ptr<float[]> transformed;
+  const HugeArray<float> transformed;
   const std::vector<float> zeros;
 };
 

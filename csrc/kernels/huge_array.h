@@ -1,0 +1,42 @@
+// Memory for a table that is read again and again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace fastvision {
+
+// `count` numbers, not initialised. `huge`: in huge pages, where the system has them: what is larger than the
+// processor's list of pages is read faster, but the pages are cleared first.
+template <class T>
+class HugeArray {
+ public:
+  HugeArray(size_t count, bool huge) : at(static_cast<T*>(allocate(count * sizeof(T) + 1, huge))) {}
+  ~HugeArray() { std::free(at); }
+  HugeArray(const HugeArray&) = delete;
+  HugeArray& operator=(const HugeArray&) = delete;
+  T* get() const { return at; }
+
+ private:
+  static void* allocate(size_t bytes, bool huge) {
+    constexpr size_t kPage = size_t(2) << 20;
+    if (bytes > PTRDIFF_MAX - kPage) throw std::bad_alloc();
+    const size_t padded = (bytes + kPage) / kPage * kPage;
+    void* const p = huge ? std::aligned_alloc(kPage, padded) : std::malloc(bytes);
+    if (!p) throw std::bad_alloc();
+#if defined(__linux__)
+    if (huge) madvise(p, padded, MADV_HUGEPAGE);
+#endif
+    return p;
+  }
+
+  T* const at;
+};
+
+}  // namespace fastvision
