@@ -65,7 +65,7 @@ class ASPP(nn.Module):
 
         def layers(channels: int, size: int = 1, rate: int = 0) -> list[nn.Module]:
             convolution = nn.Conv2d(channels, out_channels, size, padding=rate, dilation=max(rate, 1), bias=False)
-            return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU()]
+            return [convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)]
 
         pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), *layers(in_channels))
         branches = [nn.Sequential(*layers(in_channels, 3, rate)) for rate in self.rates]

@@ -34,7 +34,17 @@ class FeaturePyramidNetwork(nn.Module):
         top = self.inner_blocks[-1](maps[-1])
         levels = [self.layer_blocks[-1](top)]
         for inner, layer, lateral in reversed(list(zip(self.inner_blocks, self.layer_blocks, maps))[:-1]):
-            same_size = inner(lateral)
-            top = same_size + F.interpolate(top, size=same_size.shape[-2:], mode="nearest")
+            top = _add_enlarged(inner(lateral), top)
             levels.insert(0, layer(top))
         return [*levels, F.max_pool2d(levels[-1], 1, stride=2)]
+
+
+def _add_enlarged(fine: Tensor, coarse: Tensor) -> Tensor:
+    """``fine`` plus the nearest pixels of ``coarse``, written to ``fine`` where no gradient is asked for."""
+    height, width = coarse.shape[-2:]
+    if fine.shape[-2:] != (2 * height, 2 * width):
+        return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+    pairs = fine.unflatten(3, (width, 2)).unflatten(2, (height, 2))
+    each_twice = coarse[:, :, :, None, :, None]
+    total: Tensor = pairs + each_twice if fine.requires_grad else pairs.add_(each_twice)
+    return total.flatten(4).flatten(2, 3)

@@ -82,7 +82,7 @@ class RPNHead(nn.Module):
 
     def __init__(self, channels: int, anchors_per_cell: int) -> None:
         super().__init__()
-        self.conv = nn.Sequential(nn.Sequential(Conv2d(channels, channels, 3, padding=1), nn.ReLU()))
+        self.conv = nn.Sequential(nn.Sequential(Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True)))
         self.cls_logits = nn.Conv2d(channels, anchors_per_cell, 1)
         self.bbox_pred = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
         for module in self.modules():
@@ -212,7 +212,7 @@ class TwoMLPHead(nn.Module):
         self.fc6, self.fc7 = nn.Linear(in_features, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)))))
+        return F.relu(self.fc7(F.relu(self.fc6(x.flatten(1)), inplace=True)), inplace=True)
 
 
 class BoxPredictor(nn.Module):

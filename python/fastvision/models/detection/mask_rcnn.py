@@ -36,7 +36,7 @@ class MaskHead(nn.Sequential):
             conv = Conv2d(channels if k == 0 else width, width, 3, padding=1)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-            blocks.append(nn.Sequential(conv, nn.ReLU()))
+            blocks.append(nn.Sequential(conv, nn.ReLU(inplace=True)))
         super().__init__(*blocks)
 
 
@@ -52,7 +52,7 @@ class MaskPredictor(nn.Module):
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.mask_fcn_logits(F.relu(self.conv5_mask(x)))  # type: ignore[no-any-return]
+        return self.mask_fcn_logits(F.relu(self.conv5_mask(x), inplace=True))  # type: ignore[no-any-return]
 
 
 class MaskRoIHeads(RoIHeads):
