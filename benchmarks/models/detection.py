@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -73,8 +74,20 @@ def convolution_operations(input: Any, weight: Any, *others: Any, out_shape: Any
     return int(2 * math.prod(out_shape) * math.prod(weight[1:]))
 
 
-def build(device: torch.device, name: str, size: tuple[int, int], folded: bool = False) -> Case:
-    """``folded``: ours has its normalisations folded into convolutions, and channels_last weights."""
+def unlike(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The largest relative error of a map, by norms."""
+    return max(float((f.double() - e).norm() / e.norm()) for f, e in zip(found, expected, strict=True))
+
+
+def build(
+    device: torch.device, name: str, size: tuple[int, int], folded: bool = False, dtype: torch.dtype = torch.float32
+) -> Case:
+    """``folded``: ours has its normalisations folded into convolutions, and channels_last weights.
+
+    ``dtype``: of our weights and images; torchvision's remain in float32, since its RoI align has no bfloat16 on the
+    CPU. Random weights multiply the rounding errors of 16 bits until other detections come first, so that instead of
+    these the feature maps are compared: they may not be further from float64 than torchvision's in the same type.
+    """
     model = calibrated(name, min(size))
     weights = copy.deepcopy(model.state_dict())  # folding changes the model
     images = [torch.rand(3, *size, generator=torch.Generator().manual_seed(0))]
@@ -99,15 +112,29 @@ def build(device: torch.device, name: str, size: tuple[int, int], folded: bool =
     def agrees(found: list[dict[str, Tensor]]) -> bool:
         return unmatched(found, reference()) <= 0.02 and len(found[0]["labels"]) > 20
 
-    model, moved = model.to(device), [image.to(device) for image in images]
+    @torch.no_grad()
+    def ours_agree(found: list[dict[str, Tensor]]) -> bool:
+        if dtype == torch.float32:
+            return agrees(found)
+        if torchvision is None:
+            raise ImportError("torchvision")
+        x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(1))
+        exact, rounded = (
+            with_torchvision(name, weights, min(size)).to(t).backbone(x.to(t)).values() for t in (torch.float64, dtype)
+        )
+        features = [level.cpu() for level in model.backbone(x.to(device, dtype))]
+        limit = 1.1 * unlike(list(rounded), list(exact))
+        return unlike(features, list(exact)) <= limit < 1 and len(found[0]["labels"]) > 20
+
+    model, moved = model.to(device, dtype), [image.to(device) for image in images]
     theirs = with_torchvision(name, weights, min(size)).to(device) if torchvision else None
     return Case(
-        ours=torch.no_grad()(lambda: model(moved)),
+        ours=torch.no_grad()(lambda: model([image.to(dtype) for image in moved])),
         expected=lambda: len(reference()) > 0,
-        part=lambda detections: agrees(as_dicts(detections)),
+        part=lambda detections: ours_agree(as_dicts(detections)),
         rivals={"torchvision": torch.no_grad()(lambda: theirs(moved))},  # type: ignore[misc]
         views={"torchvision": lambda found: agrees([{k: v.cpu() for k, v in one.items()} for one in found])},
-        bytes=4.0 * sum(p.numel() for p in model.parameters()),
+        bytes=float(sum(p.numel() * p.element_size() for p in model.parameters())),
         operations=float(counter.get_total_flops()),  # of convolutions and matrix products
     )
 
@@ -115,10 +142,14 @@ def build(device: torch.device, name: str, size: tuple[int, int], folded: bool =
 SMOKE = {"size": (64, 96)}
 FULL = {"size": (inputs.HEIGHT, inputs.WIDTH)}
 WORKLOADS = [
-    Workload(f"{title}{suffix}", build, {"name": name, "folded": folded, **FULL}, SMOKE)
+    Workload(f"{title}{suffix}", build, {"name": name, **options, **FULL}, SMOKE)
     for title, name in (
         ("Mask R-CNN R50-FPN 800x1333", "maskrcnn_resnet50_fpn"),
         ("Faster R-CNN R50-FPN 800x1333", "fasterrcnn_resnet50_fpn"),
     )
-    for suffix, folded in (("", False), (", folded NHWC", True))
+    for suffix, options in (
+        ("", {}),
+        (", folded NHWC", {"folded": True}),
+        (", folded NHWC bfloat16", {"folded": True, "dtype": torch.bfloat16}),
+    )
 ]
