@@ -66,8 +66,8 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     first, second = weight.shape[:2]
     pairs = first * second
     # In products: those of the tiles, and the transforms of these and of the weights.
-    own = 16 * (tiles * (pairs + 8 * (first + second)) + 16 * pairs)
-    margin = 1.1 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
+    own = 16 * (tiles * (pairs + 16 * (first + second)) + 24 * pairs)
+    margin = 1.05 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
 
 
