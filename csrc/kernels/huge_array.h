@@ -17,7 +17,7 @@ namespace fastvision {
 template <class T>
 class HugeArray {
  public:
-  HugeArray(size_t count, bool huge) : at(static_cast<T*>(allocate(count * sizeof(T) + 1, huge))) {}
+  HugeArray(size_t count, bool huge) : at(static_cast<T*>(allocate(count * sizeof(T), huge))) {}
   ~HugeArray() { std::free(at); }
   HugeArray(const HugeArray&) = delete;
   HugeArray& operator=(const HugeArray&) = delete;
@@ -27,8 +27,8 @@ class HugeArray {
   static void* allocate(size_t bytes, bool huge) {
     constexpr size_t kPage = size_t(2) << 20;
     if (bytes > PTRDIFF_MAX - kPage) throw std::bad_alloc();
-    const size_t padded = (bytes + kPage) / kPage * kPage;
-    void* const p = huge ? std::aligned_alloc(kPage, padded) : std::malloc(bytes);
+    const size_t padded = (bytes + kPage - 1) / kPage * kPage;
+    void* const p = huge ? std::aligned_alloc(kPage, padded) : std::malloc(bytes ? bytes : 1);
     if (!p) throw std::bad_alloc();
 #if defined(__linux__)
     if (huge) madvise(p, padded, MADV_HUGEPAGE);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "simd.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {

@@ -10,6 +10,7 @@
 
 #include "depthwise.h"
 #include "product.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {

@@ -253,16 +253,6 @@ struct GroupSumOf {
 template <class A>
 using GroupSum = GroupSumOf<A, FV_ISA>;
 
-// Of lambdas for unrolled(): arrays that only they use are then in registers.
-#define FV_INLINE __attribute__((always_inline))
-
-// f(0), ..., f(count - 1), with the numbers known to the compiler.
-template <int count, class F>
-FV_HD void unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>)
-      FV_INLINE { (f(std::integral_constant<int, i>()), ...); }(std::make_integer_sequence<int, count>());
-}
-
 // Calls f(first lane, part of the group, how many lanes are in range) for the vectors of [0, n).
 template <class A, class F>
 FV_HD void for_each_vector(int64_t n, F&& f) {
