@@ -25,8 +25,8 @@ process, on the same inputs; the figures are medians. One thread is compared by 
 machine disturb least, two threads by wall time. The *floor* is the least time that the machine's memory bandwidth (a
 triad) and arithmetic (a matrix product) allow for the bytes and operations of the workload, both measured on the same
 day, as a share of our time. Above 100 %, the data stayed in a cache, or a convolution had fewer products than its
-definition (Winograd), or 16-bit factors. An op whose work is a chain of decisions (suppression, run lengths, matching) cannot come near
-it.
+definition (Winograd), or 16-bit factors. An op whose work is a chain of decisions (suppression, run lengths,
+matching) cannot come near it.
 
 Again on your machine: `python -m benchmarks all --json FILE`, then `--compare FILE` after a change; a short version is
 `fastvision bench`.

@@ -65,7 +65,7 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
         tiles *= size // (2 * dilation) * dilation + min(size % (2 * dilation), dilation)
     first, second = weight.shape[:2]
     pairs = first * second
-    # In products: those of the tiles, and the transforms of these and of the weights, which may be too many for a cache.
+    # In products: those of the tiles, and the transforms of these and of the weights, which a cache may not hold.
     own = 16 * (tiles * (pairs + 18 * (first + second)) + (8 if pairs <= 2**14 else 24) * pairs)
     margin = 1.05 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
