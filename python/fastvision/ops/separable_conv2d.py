@@ -57,7 +57,7 @@ def separable_conv2d(
         activation: None or ``"relu"``, after that.
         algorithm: ``"fastvision"``: one fused kernel that has no gradient. ``"torch"``: torch's convolutions one after
             the other. ``"auto"``: the fused kernel on the CPU for float32 and float64 where no gradient is needed, but
-            not in channels_last with a dilation below 8 and more than 512 channels; otherwise :func:`conv2d` twice.
+            not with a dilation below 8 and more than 512 channels; otherwise :func:`conv2d` twice.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -122,7 +122,7 @@ def _fused_is_faster(batch: Tensor, factors: _Factors, geometry: Sequence[int]) 
         return False
     if batch.device.type != "cpu" or batch.dtype not in (torch.float32, torch.float64):
         return False
-    return not is_channels_last(batch) or min(geometry[2:]) >= 8 or batch.shape[1] <= 512
+    return min(geometry[2:]) >= 8 or batch.shape[1] <= 512
 
 
 def _composed(
