@@ -1,5 +1,7 @@
 """Our detectors against torchvision's, with the same random weights."""
 
+import copy
+
 import pytest
 import torch
 from fastvision import nn, ops
@@ -104,15 +106,19 @@ def test_same_detections(torchvision, kind):
     expected = theirs(images)
     for hook in hooks:
         hook.remove()
+    exact = copy.deepcopy(theirs).double()([image.double() for image in images])
     found, (padded, _) = ours(images), ours.padded(images)
     start = 0
-    for i, (result, want) in enumerate(zip(found, expected)):
+    for i, (result, want, right) in enumerate(zip(found, expected, exact)):
         n = len(want["boxes"])
         assert n >= 20, "too few detections to compare"
         assert len(result) == n
         assert torch.equal(result.labels, want["labels"])
-        # Coordinates of some hundred pixels: 1e-4 is a few units in the last place.
-        torch.testing.assert_close(result.boxes, want["boxes"], rtol=1e-6, atol=1e-4)
+        assert torch.equal(want["labels"], right["labels"])
+        # Coordinates of some hundred pixels: 1e-4 is a few units in the last place, which 50 layers multiply, on some
+        # processors by more; Winograd's rounding errors are up to twice those of torch's convolutions.
+        ours_off, theirs_off = ((boxes - right["boxes"]).abs().max() for boxes in (result.boxes, want["boxes"]))
+        assert ours_off <= max(1e-4, 2 * theirs_off) <= 1e-3
         torch.testing.assert_close(result.scores, want["scores"], rtol=0, atol=1e-4)
         if logits:
             own = logits[0][torch.arange(start, start + n), want["labels"]]
