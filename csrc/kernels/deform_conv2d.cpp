@@ -126,10 +126,9 @@ struct ForwardWeights {
       }
     });
   }
-  // Panel number tap * groups * panels + group * panels + panel, or what follows the last one, from a channel.
+  // Panels are numbered as they lie: (tap, group, panel).
   const A* panel(int64_t number, int64_t channel) const {
-    const int64_t offset = (number * channels + channel) * kPanel<A>;
-    return packed.data() + (offset < int64_t(packed.size()) ? offset : 0);
+    return packed.data() + (number * channels + channel) * kPanel<A>;
   }
 };
 
@@ -241,10 +240,11 @@ void deform_conv2d(const DeformShape& s, const T* input, const Accum<T>* offset,
             const int64_t depth = min_of(end_channel, (g + 1) * s.group_in()) - channel;
             for (int64_t panel = 0; panel < weights.panels; ++panel) {
               const int64_t number = (tap * s.groups + g) * weights.panels + panel, from = channel - g * s.group_in();
+              const bool is_last = number + 1 == taps * s.groups * weights.panels;
               add_product<A>(count, min_of(kPanel<A>, s.group_out() - panel * kPanel<A>), depth,
                              {columns.data() + channel - slice.first, slice.count, 1}, weights.panel(number, from),
                              kPanel<A>, sums.data() + g * group_width + panel * kPanel<A>, width,
-                             weights.panel(number + 1, from));
+                             is_last ? nullptr : weights.panel(number + 1, from));
             }
           }
         }

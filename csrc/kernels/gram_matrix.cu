@@ -64,6 +64,28 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// The sum of all parts for one result. Of a symmetric product only the upper half of `partial` is ever written.
+template <class A>
+__device__ A gram_result(const GramShape& s, const A* partial, int64_t i, int64_t parts) {
+  const int64_t row = i / s.columns % s.rows, column = i % s.columns;
+  if (s.symmetric && column < row) i += (column - row) * s.columns + (row - column);
+  A sum(0);
+  for (int64_t k = 0; k < parts; ++k) sum += partial[k * s.results() + i];
+  return sum * A(s.scale);
+}
+
+// The squared difference of one result; sets its slope.
+template <class A>
+__device__ double gram_difference(const GramShape& s, const A* partial, const GramLoss<A>& loss, int64_t i,
+                                  int64_t parts) {
+  const int64_t size = s.rows * s.rows, row = i / s.rows % s.rows, column = i % s.rows;
+  const A* const target = loss.target + (loss.one_target ? 0 : i / size * size);
+  const A sum = gram_result(s, partial, i, parts);
+  const A difference = sum - target[row * s.rows + column], mirrored = sum - target[column * s.rows + row];
+  loss.slopes[i] = A(2 * s.scale / double(size)) * (difference + mirrored);
+  return double(difference) * double(difference);
+}
+
 template <class A>
 __global__ void __launch_bounds__(kThreads)
     sum_kernel(GramShape s, const A* __restrict__ partial, A* __restrict__ out) {

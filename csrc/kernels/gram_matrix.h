@@ -42,16 +42,6 @@ FV_HD GramPiece gram_piece(const GramShape& s, int64_t piece, int64_t parts) {
   return {image, part, row * kSize, (row + tile) * kSize};
 }
 
-// The sum of all parts for one result. Of a symmetric product only the upper half of `partial` is ever written.
-template <class A>
-FV_HD A gram_result(const GramShape& s, const A* partial, int64_t i, int64_t parts) {
-  const int64_t row = i / s.columns % s.rows, column = i % s.columns;
-  if (s.symmetric && column < row) i += (column - row) * s.columns + (row - column);
-  A sum(0);
-  for (int64_t k = 0; k < parts; ++k) sum += partial[k * s.results() + i];
-  return sum * A(s.scale);
-}
-
 // The mean squared difference of each image's Gram matrix from a target; of symmetric products.
 template <class A>
 struct GramLoss {
@@ -60,17 +50,6 @@ struct GramLoss {
   double* row_sums;    // scratch: (batch, rows)
   A *losses, *slopes;  // (batch); (batch, rows, rows): what the features are multiplied by for their gradient
 };
-
-// The squared difference of one result; sets its slope.
-template <class A>
-FV_HD double gram_difference(const GramShape& s, const A* partial, const GramLoss<A>& loss, int64_t i, int64_t parts) {
-  const int64_t size = s.rows * s.rows, row = i / s.rows % s.rows, column = i % s.rows;
-  const A* const target = loss.target + (loss.one_target ? 0 : i / size * size);
-  const A sum = gram_result(s, partial, i, parts);
-  const A difference = sum - target[row * s.rows + column], mirrored = sum - target[column * s.rows + row];
-  loss.slopes[i] = A(2 * s.scale / double(size)) * (difference + mirrored);
-  return double(difference) * double(difference);
-}
 
 // Twins. partial: parts() times results() numbers; out: (batch, rows, columns).
 template <class T, class Isa>

@@ -12,8 +12,9 @@ SIZES = {"halves": [(12, 8), (6, 4), (3, 2)], "other ratios": [(13, 10), (7, 5),
 @pytest.mark.parametrize("with_gradients", [False, True])
 def test_pyramid_is_the_papers(sizes, format, with_gradients):
     torch.manual_seed(0)
-    pyramid = FeaturePyramidNetwork([3, 5, 7], 4).requires_grad_(with_gradients)
+    pyramid = FeaturePyramidNetwork([3, 5, 7], 4)
     maps = [torch.randn(2, c, *size).to(memory_format=format) for c, size in zip((3, 5, 7), sizes)]
+    inputs = [t.requires_grad_(with_gradients) for t in (*maps, *pyramid.parameters())]
     lateral = [inner(m) for inner, m in zip(pyramid.inner_blocks, maps)]
     top = [lateral[2]]
     for side in (lateral[1], lateral[0]):
@@ -25,11 +26,11 @@ def test_pyramid_is_the_papers(sizes, format, with_gradients):
         torch.testing.assert_close(mine, expected)
         assert mine.stride() == expected.stride() or mine is out[-1]
     if with_gradients:
-        parameters = list(pyramid.parameters())
         mine, expected = (
-            torch.autograd.grad(sum(level.square().sum() for level in found), parameters) for found in (out[:3], levels)
+            torch.autograd.grad(sum(level.square().sum() for level in found), inputs) for found in (out[:3], levels)
         )
         torch.testing.assert_close(mine, expected)
+        assert all(gradient.abs().sum() > 0 for gradient in mine)
 
 
 def trained_norm(channels):

@@ -131,7 +131,7 @@ def test_zero_offsets_are_a_convolution(backend, format):
 
 
 def test_sizes_beyond_the_tiles(backend):
-    for c, d, groups, size in ((130, 129, 1, (13, 15)), (3, 200, 1, (1, 1)), (260, 2, 2, (7, 7))):
+    for c, d, groups, size in ((130, 129, 1, (13, 15)), (3, 200, 1, (1, 1)), (260, 2, 2, (7, 7)), (6, 140, 2, (5, 6))):
         tensors = sample(backend, 3, c=c, d=d, groups=groups, offset_groups=1, size=size, n=1, dtype=torch.float32)
         wide = [t.double() for t in tensors]
         out, expected = call(*tensors), deform_conv2d_reference(*wide[:4], padding=1, mask=wide[4])

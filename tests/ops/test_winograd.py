@@ -60,6 +60,15 @@ def test_small_multiples_of_an_eighth_are_exact(
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_many_weights_for_many_tiles(cpu, format):
+    """So many that they lie in huge pages, in several panels; eighths are exact."""
+    g = torch.Generator().manual_seed(4)
+    x = (torch.randint(-8, 9, (1, 256, 33, 32), generator=g) / 8).to(memory_format=format)
+    weight = torch.randint(-8, 9, (260, 256, 3, 3), generator=g) / 8
+    assert torch.equal(own(x, weight, None, 1, 1), functional.conv2d(x.double(), weight.double(), None, 1, 1).float())
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_threads_blocks_and_vectors_give_equal_bits(format, dilation):
     g = torch.Generator().manual_seed(dilation)
