@@ -1,94 +1,17 @@
 // The samples of a bin are separable: a bin is the sum over a few rows and columns of pixels, each pixel once, with the
-// product of two weights. channels_last: vectors of channels, all pixels of a bin at a time. NCHW: the rows of a bin
-// are added along x first, then the columns; regions of a chunk share each plane. Regions are taken in the order of
-// their places, so that neighbours meet the same pixels in the caches: for large maps memory traffic is the limit.
-// Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
+// product of two weights. channels_last: vectors of channels, all pixels of a bin at a time. NCHW: vectors of a row's
+// pixels, the rows of a bin first, then the columns; regions of a chunk share the planes. Regions are taken in the
+// order of their places, so that neighbours meet the same pixels in the caches: for large maps memory traffic is the
+// limit. Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
 #include "roi_align.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "simd.h"
-#include "sort.h"
+#include "roi_taps.h"
 
 namespace fastvision {
 namespace {
-
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
-
-// The pixels along one axis that each bin of a region reads, with the weights of all its samples added up.
-template <class A>
-struct AxisTaps {
-  struct Pixel {
-    int64_t at;
-    A weight;
-  };
-  std::vector<Pixel> pixels;
-  std::vector<size_t> ends;  // of each bin in pixels
-  int64_t low, high;         // the range of pixels of all bins
-  // The same as four pixels per bin, relative to low, where no bin has more (as with two samples): [pixel][bin], filled
-  // up to whole vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite
-  // pixel would make NaN. Otherwise empty.
-  std::vector<int32_t> four_at;
-  std::vector<A> four_weights;
-
-  void set(const SampleAxis<A>& axis, A share) {
-    pixels.clear();
-    ends.clear();
-    low = axis.size, high = -1;
-    for (int64_t p = 0; p < axis.bins; ++p) {
-      const size_t begin = pixels.size();
-      const auto range = axis.samples_inside(p);
-      for (int64_t i = range.begin; i < range.end; ++i) {
-        const Tap<A> tap = bilinear_tap(axis.position(p, i), axis.size);
-        if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
-        if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
-      }
-      for (size_t k = begin; k < pixels.size(); ++k) low = min_of(low, pixels[k].at), high = max_of(high, pixels[k].at);
-      ends.push_back(pixels.size());
-    }
-    fill_four(axis.bins);
-  }
-  const Pixel* begin_of(int64_t p) const { return pixels.data() + (p ? ends[p - 1] : 0); }
-  const Pixel* end_of(int64_t p) const { return pixels.data() + ends[p]; }
-
- private:
-  void fill_four(int64_t bins) {
-    four_at.clear();
-    four_weights.clear();
-    for (int64_t p = 0; p < bins; ++p)
-      if (end_of(p) - begin_of(p) > 4 || end_of(p) == begin_of(p)) return;
-    const int64_t padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
-    four_at.resize(size_t(4 * padded));
-    four_weights.resize(size_t(4 * padded));
-    for (int64_t p = 0; p < bins; ++p)
-      for (int64_t k = 0; k < 4; ++k) {
-        const bool filler = begin_of(p) + k >= end_of(p);
-        const Pixel* pixel = filler ? end_of(p) - 1 : begin_of(p) + k;
-        four_at[size_t(k * padded + p)] = int32_t(pixel->at - low);
-        A& weight = four_weights[size_t(k * padded + p)];
-        weight = filler ? (four_weights[size_t((k - 1) * padded + p)] *= A(0.5)) : pixel->weight;
-      }
-  }
-  void add(size_t begin, int64_t at, A weight) {  // samples ascend, so the pixel is one of the last two or new
-    for (size_t k = pixels.size(); k > begin && k + 2 > pixels.size(); --k)
-      if (pixels[k - 1].at == at) {
-        pixels[k - 1].weight += weight;
-        return;
-      }
-    pixels.push_back({at, weight});
-  }
-};
-
-template <class A>
-struct RoiTaps {
-  AxisTaps<A> y, x;
-  void set(const Roi<A>& r) {
-    y.set(r.y, A(1) / max_of(A(r.y.samples), A(1)));
-    x.set(r.x, A(1) / max_of(A(r.x.samples), A(1)));
-  }
-};
 
 // The pixels of one bin as offsets into a channels_last map.
 template <class A>
@@ -106,36 +29,6 @@ struct BinPixels {
       }
   }
 };
-
-// A region and its index among those given.
-template <class A>
-struct Placed {
-  Roi<A> roi;
-  int64_t index;
-};
-
-// The regions by level, image and tile of the map, so that one after another reads the same memory.
-template <class A>
-std::vector<Placed<A>> in_order_of_place(const RoiAlignShape& s, const A* rois, const int64_t* level_of) {
-  std::vector<Keyed<uint64_t>> keys, spare;
-  std::vector<Placed<A>> placed;
-  keys.reserve(size_t(s.rois));
-  for (int64_t r = 0; r < s.rois; ++r) {
-    const Roi<A> roi = load_roi(rois, level_of, s, r);
-    const auto tile = [](const SampleAxis<A>& axis) {
-      const A center = axis.start + axis.bin * A(axis.bins) / A(2);
-      return uint64_t(center > A(0) ? (center < A(1 << 20) ? center : A(1 << 20)) : A(0)) >> 4;
-    };
-    const uint64_t key = roi.is_zero() ? 0
-                                       : uint64_t(roi.level) << 60 | (uint64_t(roi.image) & 0xfffffff) << 32 |
-                                             tile(roi.y) << 16 | tile(roi.x);
-    keys.push_back({key, uint32_t(r)});
-  }
-  sort_by_key(keys, spare);
-  placed.reserve(keys.size());
-  for (const auto& k : keys) placed.push_back({load_roi(rois, level_of, s, k.index), int64_t(k.index)});
-  return placed;
-}
 
 constexpr int kBlock = 4;  // vectors of channels that are added at a time
 
@@ -187,25 +80,10 @@ template <class T>
 void forward_plane(const RoiAlignShape& s, const T* plane, const T* end, int64_t width, const RoiTaps<Accum<T>>& taps,
                    std::vector<Accum<T>>& row, T* out) {
   using A = Accum<T>;
-  const int64_t low = taps.x.low, high = taps.x.high, across = high - low + 1;
-  const bool in_registers = across > 0 && across <= 2 * kLanes<A> && !taps.x.four_at.empty();
-  const int64_t padded = ceil_div(s.out_w, kLanes<A>) * kLanes<A>;
-  row.resize(size_t(max_of<int64_t>(across, 0) + kLanes<A>));
+  const int64_t low = taps.x.low, high = taps.x.high;
+  row.resize(size_t(max_of<int64_t>(high - low + 1, 0) + kLanes<A>));
   for (int64_t ph = 0; ph < s.out_h; ++ph, out += s.out_w) {
     const auto rows = taps.y.begin_of(ph), rows_end = taps.y.end_of(ph);
-    if (in_registers) {
-      const Vec<A> first = add_rows(plane, end, width, rows, rows_end, low, high);
-      const Vec<A> second =
-          across > kLanes<A> ? add_rows(plane, end, width, rows, rows_end, low + kLanes<A>, high) : Vec<A>(A(0));
-      for (int64_t pw = 0; pw < s.out_w; pw += kLanes<A>) {
-        Vec<A> sum(A(0));
-        for (int64_t k = 0; k < 4; ++k)
-          sum = multiply_add(Vec<A>::load(&taps.x.four_weights[size_t(k * padded + pw)]),
-                             lookup(first, second, &taps.x.four_at[size_t(k * padded + pw)]), sum);
-        store_vector(out + pw, sum, min_of(kLanes<A>, s.out_w - pw));
-      }
-      continue;
-    }
     for (int64_t x = low; x <= high; x += kLanes<A>)
       add_rows(plane, end, width, rows, rows_end, x, high).store(row.data() + (x - low));
     for (int64_t pw = 0; pw < s.out_w; ++pw) {
@@ -214,6 +92,67 @@ void forward_plane(const RoiAlignShape& s, const T* plane, const T* end, int64_t
         sum = multiply_add(x->weight, row[size_t(x->at - low)], sum);
       out[pw] = from_accum<T>(sum);
     }
+  }
+}
+
+// The same for kPlanes planes of a region with at most kVectors vectors of columns, four rows and columns per bin. The
+// same pixels of the next planes are fetched meanwhile. `kWhole`: vectors may be read whole.
+template <int kPlanes, int kVectors, bool kWhole, class T>
+void forward_planes(const RoiAlignShape& s, const T* planes, int64_t stride, int64_t width,
+                    const RoiTaps<Accum<T>>& taps, T* out) {
+  using A = Accum<T>;
+  const int64_t across = taps.x.high - taps.x.low + 1, above = taps.y.padded(), beside = taps.x.padded();
+  const T* const corner = planes + taps.y.low * width + taps.x.low;
+  for (int64_t ph = 0; ph < s.out_h; ++ph, out += s.out_w) {
+    Vec<A> sums[kPlanes][2];
+    for (auto& pair : sums) pair[0] = pair[1] = Vec<A>(A(0));
+    for (int64_t k = 0; k < 4; ++k) {
+      const T* row = corner + taps.y.four_at[size_t(k * above + ph)] * width;
+      const Vec<A> weight(taps.y.four_weights[size_t(k * above + ph)]);
+      for (auto& pair : sums) {
+        __builtin_prefetch(row + kPlanes * stride);
+        __builtin_prefetch(row + kPlanes * stride + across - 1);
+        for (int v = 0; v < kVectors; ++v) {
+          const T* const p = row + v * kLanes<A>;
+          pair[v] = multiply_add(
+              weight, kWhole ? load_vector(p) : load_vector(p, min_of(kLanes<A>, across - v * kLanes<A>)), pair[v]);
+        }
+        row += stride;
+      }
+    }
+    for (int64_t pw = 0; pw < s.out_w; pw += kLanes<A>) {
+      Vec<A> bins[kPlanes];
+      for (auto& bin : bins) bin = Vec<A>(A(0));
+      for (int64_t k = 0; k < 4; ++k) {
+        const auto weight = Vec<A>::load(&taps.x.four_weights[size_t(k * beside + pw)]);
+        for (int i = 0; i < kPlanes; ++i)
+          bins[i] =
+              multiply_add(weight, lookup(sums[i][0], sums[i][1], &taps.x.four_at[size_t(k * beside + pw)]), bins[i]);
+      }
+      for (int i = 0; i < kPlanes; ++i) store_vector(out + i * s.bins() + pw, bins[i], min_of(kLanes<A>, s.out_w - pw));
+    }
+  }
+}
+
+constexpr int kPlanes = 4;  // that are made at a time
+
+// `count` planes of a region. `end` is the end of memory that may be read.
+template <class T>
+void forward_region(const RoiAlignShape& s, const T* planes, int64_t count, const T* end, int64_t stride, int64_t width,
+                    const RoiTaps<Accum<T>>& taps, std::vector<Accum<T>>& row, T* out) {
+  using A = Accum<T>;
+  const int64_t vectors = ceil_div(taps.x.high - taps.x.low + 1, kLanes<A>);
+  const bool small = !taps.x.four_at.empty() && !taps.y.four_at.empty() && vectors <= 2;
+  const T* const last = planes + (kPlanes - 1) * stride + taps.y.high * width + taps.x.low;
+  if (small && count == kPlanes && last + vectors * kLanes<A> <= end) {
+    if (vectors == 1) forward_planes<kPlanes, 1, true>(s, planes, stride, width, taps, out);
+    else forward_planes<kPlanes, 2, true>(s, planes, stride, width, taps, out);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i, planes += stride, out += s.bins()) {
+    if (!small) forward_plane(s, planes, end, width, taps, row, out);
+    else if (vectors == 1) forward_planes<1, 1, false>(s, planes, stride, width, taps, out);
+    else forward_planes<1, 2, false>(s, planes, stride, width, taps, out);
   }
 }
 
@@ -279,14 +218,15 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
         const int l = p.roi.level;
         forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], bin, to);
       }
-      for (int64_t c = 0; c < s.channels && !s.channels_last; ++c)
+      for (int64_t c = 0; c < s.channels && !s.channels_last; c += kPlanes)
         for (int64_t i = 0; i < count; ++i) {
           const Placed<A>& p = placed[size_t(first + i)];
           if (p.roi.is_zero()) continue;
           const int l = p.roi.level;
-          const T* plane = maps.at[l] + s.map_offset(l, p.roi.image) + c * s.map_channel_stride(l);
-          forward_plane(s, plane, maps.at[l] + s.map_offset(l, s.batch), s.level[l].width, taps[size_t(i)], row,
-                        out + p.index * per_roi + c * s.bins());
+          const int64_t stride = s.map_channel_stride(l);
+          forward_region(s, maps.at[l] + s.map_offset(l, p.roi.image) + c * stride,
+                         min_of(int64_t(kPlanes), s.channels - c), maps.at[l] + s.map_offset(l, s.batch), stride,
+                         s.level[l].width, taps[size_t(i)], row, out + p.index * per_roi + c * s.bins());
         }
     }
   });

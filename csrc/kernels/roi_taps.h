@@ -1,0 +1,121 @@
+// What a region reads from its map, along each axis, and the order in which regions are taken.
+#pragma once
+
+#include <vector>
+
+#include "roi_align.h"
+#include "simd.h"
+#include "sort.h"
+
+namespace fastvision {
+namespace {
+
+template <class A>
+constexpr int64_t kLanes = Vec<A>::kLanes;
+
+// The pixels along one axis that each bin of a region reads, with the weights of all its samples added up.
+template <class A>
+struct AxisTaps {
+  struct Pixel {
+    int64_t at;
+    A weight;
+  };
+  std::vector<Pixel> pixels;
+  std::vector<size_t> ends;  // of each bin in pixels
+  int64_t low, high;         // the range of pixels of all bins
+  // The same as four pixels per bin, relative to low, where no bin has more (as with two samples): [pixel][bin], filled
+  // up to whole vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite
+  // pixel would make NaN. Otherwise empty.
+  std::vector<int32_t> four_at;
+  std::vector<A> four_weights;
+
+  void set(const SampleAxis<A>& axis, A share) {
+    pixels.clear();
+    ends.clear();
+    low = axis.size, high = -1;
+    for (int64_t p = 0; p < axis.bins; ++p) {
+      const size_t begin = pixels.size();
+      const auto range = axis.samples_inside(p);
+      for (int64_t i = range.begin; i < range.end; ++i) {
+        const Tap<A> tap = bilinear_tap(axis.position(p, i), axis.size);
+        if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
+        if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
+      }
+      for (size_t k = begin; k < pixels.size(); ++k) low = min_of(low, pixels[k].at), high = max_of(high, pixels[k].at);
+      ends.push_back(pixels.size());
+    }
+    fill_four(axis.bins);
+  }
+  int64_t padded() const { return int64_t(four_at.size()) / 4; }
+  const Pixel* begin_of(int64_t p) const { return pixels.data() + (p ? ends[p - 1] : 0); }
+  const Pixel* end_of(int64_t p) const { return pixels.data() + ends[p]; }
+
+ private:
+  void fill_four(int64_t bins) {
+    four_at.clear();
+    four_weights.clear();
+    for (int64_t p = 0; p < bins; ++p)
+      if (end_of(p) - begin_of(p) > 4 || end_of(p) == begin_of(p)) return;
+    const int64_t padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
+    four_at.resize(size_t(4 * padded));
+    four_weights.resize(size_t(4 * padded));
+    for (int64_t p = 0; p < bins; ++p)
+      for (int64_t k = 0; k < 4; ++k) {
+        const bool filler = begin_of(p) + k >= end_of(p);
+        const Pixel* pixel = filler ? end_of(p) - 1 : begin_of(p) + k;
+        four_at[size_t(k * padded + p)] = int32_t(pixel->at - low);
+        A& weight = four_weights[size_t(k * padded + p)];
+        weight = filler ? (four_weights[size_t((k - 1) * padded + p)] *= A(0.5)) : pixel->weight;
+      }
+  }
+  void add(size_t begin, int64_t at, A weight) {  // samples ascend, so the pixel is one of the last two or new
+    for (size_t k = pixels.size(); k > begin && k + 2 > pixels.size(); --k)
+      if (pixels[k - 1].at == at) {
+        pixels[k - 1].weight += weight;
+        return;
+      }
+    pixels.push_back({at, weight});
+  }
+};
+
+template <class A>
+struct RoiTaps {
+  AxisTaps<A> y, x;
+  void set(const Roi<A>& r) {
+    y.set(r.y, A(1) / max_of(A(r.y.samples), A(1)));
+    x.set(r.x, A(1) / max_of(A(r.x.samples), A(1)));
+  }
+};
+
+// A region and its index among those given.
+template <class A>
+struct Placed {
+  Roi<A> roi;
+  int64_t index;
+};
+
+// The regions by level, image and tile of the map, so that one after another reads the same memory.
+template <class A>
+std::vector<Placed<A>> in_order_of_place(const RoiAlignShape& s, const A* rois, const int64_t* level_of) {
+  std::vector<Keyed<uint64_t>> keys, spare;
+  std::vector<Placed<A>> placed;
+  keys.reserve(size_t(s.rois));
+  for (int64_t r = 0; r < s.rois; ++r) {
+    const Roi<A> roi = load_roi(rois, level_of, s, r);
+    const auto tile = [](const SampleAxis<A>& axis) {
+      const A center = axis.start + axis.bin * A(axis.bins) / A(2);
+      return uint64_t(center > A(0) ? (center < A(1 << 20) ? center : A(1 << 20)) : A(0)) >> 4;
+    };
+    const uint64_t key = roi.is_zero() ? 0
+                                       : uint64_t(roi.level) << 60 | (uint64_t(roi.image) & 0xfffffff) << 32 |
+                                             tile(roi.y) << 16 | tile(roi.x);
+    keys.push_back({key, uint32_t(r)});
+  }
+  sort_by_key(keys, spare);
+  placed.reserve(keys.size());
+  for (const auto& k : keys) placed.push_back({load_roi(rois, level_of, s, k.index), int64_t(k.index)});
+  return placed;
+}
+
+}  // namespace
+}  // namespace fastvision
