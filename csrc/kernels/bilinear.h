@@ -73,4 +73,18 @@ struct SampleAxis {
   static FV_HD double rounding(double) { return 1.2e-16; }
 };
 
+// The bins of a region along one axis. Step i of bin p reads one or two pixels; an average is over the product of the
+// lengths of two axes.
+template <class A>
+struct SampledBins {
+  SampleAxis<A> axis;
+
+  FV_HD auto steps(int64_t p) const { return axis.samples_inside(p); }
+  FV_HD Tap<A> tap(int64_t p, int64_t i) const { return bilinear_tap(axis.position(p, i), axis.size); }
+  FV_HD A length(int64_t) const { return A(axis.samples); }
+  FV_HD A weight_of(int64_t p, int64_t at) const { return axis.weight_of(p, at); }
+  // Whether bin p may read pixels [first, first + count).
+  FV_HD bool reaches(int64_t p, int64_t first, int64_t count) const { return axis.reaches(p, first, count); }
+};
+
 }  // namespace fastvision

@@ -1,167 +1,149 @@
 // A bin reads channels of its own, one for each output channel. So a task takes one bin of all regions of an image and
-// the part of these channels that the regions reach, with the channels made innermost: then a bin is a sum of vectors.
+// these channels, innermost: then a bin is a sum of vectors. A channels_last map is copied to such parts at once, one
+// in NCHW for each task, only what the regions reach. Results are [region][bin][channel] first, as in channels_last.
 // Backward: the task owns the bin's channels, so every sum is in the order of the regions. Products and sums are
-// rounded one by one: results are the same for every instruction set. A channels_last map is copied to planes and back.
+// rounded one by one: results are the same for every instruction set.
 #include "ps_roi.h"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
-#include "simd.h"
+#include "roi_taps.h"
 
 namespace fastvision {
 namespace {
 
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
+constexpr int64_t kRegions = 32, kPixels = 256;  // at least for a thread
 
-// The pixels along one axis that a bin reads, the weights of its samples added up.
-template <class A>
-struct AxisTaps {
-  struct Pixel {
-    int64_t at;
-    A weight;
-  };
-  std::vector<Pixel> pixels;
+// What the bins of a region read.
+template <class A, class Bins>
+struct BinPixels {
+  PsRegion<Bins> region;
+  AxisPixels<A> y, x;
 
-  template <class Bins>
-  void set(const Bins& bins, int64_t p) {
-    pixels.clear();
-    const auto steps = bins.steps(p);
-    for (int64_t i = steps.begin; i < steps.end; ++i) {
-      const Tap<A> tap = bins.tap(p, i);
-      if (tap.low_weight != A(0)) add(tap.low, tap.low_weight);
-      if (tap.high_weight != A(0)) add(tap.high, tap.high_weight);
-    }
-  }
-
- private:
-  void add(int64_t at, A weight) {  // steps ascend, so the pixel is one of the last two or new
-    for (size_t k = pixels.size(); k > 0 && k + 2 > pixels.size(); --k)
-      if (pixels[k - 1].at == at) {
-        pixels[k - 1].weight += weight;
-        return;
-      }
-    pixels.push_back({at, weight});
+  A share(int64_t ph, int64_t pw) const {  // what the sum of a bin is divided by
+    return max_of(region.y.length(ph) * region.x.length(pw), A(1));
   }
 };
 
-// The regions of each image, in order.
-template <class Bins, class A>
-std::vector<std::vector<int64_t>> regions_by_image(const PsRoiShape& s, const A* rois) {
-  std::vector<std::vector<int64_t>> by_image(size_t(s.map.batch));
-  for (int64_t r = 0; r < s.map.rois; ++r) {
-    const auto region = load_region(rois, s, r, Bins{});
-    if (!region.is_zero()) by_image[size_t(region.image)].push_back(r);
-  }
-  return by_image;
+template <class Bins, class A, class Isa>
+std::vector<BinPixels<A, Bins>> load_regions(const PsRoiShape& s, const A* rois, const Cpu<Isa>& exec) {
+  std::vector<BinPixels<A, Bins>> regions(size_t(s.map.rois));
+  exec(s.map.rois, kRegions, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      auto& [region, y, x] = regions[size_t(r)];
+      region = load_region(rois, s, r, Bins{});
+      if (region.is_zero()) continue;
+      y.set(region.y, s.map.out_h, A(1));
+      x.set(region.x, s.map.out_w, A(1));
+    }
+  });
+  return regions;
+}
+
+// The indices of the regions of each image, in order.
+template <class Regions>
+std::vector<std::vector<int64_t>> by_image(const PsRoiShape& s, const Regions& regions) {
+  std::vector<std::vector<int64_t>> indices(size_t(s.map.batch));
+  for (int64_t r = 0; r < s.map.rois; ++r)
+    if (const auto& region = regions[size_t(r)].region; !region.is_zero()) indices[size_t(region.image)].push_back(r);
+  return indices;
 }
 
 struct Range {
   int64_t begin, end;
 
-  template <class A>
-  void include(const AxisTaps<A>& taps) {
-    if (taps.pixels.empty()) return;
-    begin = min_of(begin, taps.pixels.front().at);
-    end = max_of(end, taps.pixels.back().at + 1);
+  template <class Pixel>
+  void include(const Pixel* first, const Pixel* last) {
+    if (first == last) return;
+    begin = min_of(begin, first->at);
+    end = max_of(end, (last - 1)->at + 1);
   }
 };
 
-// One bin of all regions of an image.
+// One bin of the regions of an image.
 template <class T, class Bins>
 class BinTask {
   using A = Accum<T>;
+  using Regions = std::vector<BinPixels<A, Bins>>;
 
  public:
-  BinTask(const PsRoiShape& s, const A* rois) : s_(s), map_(s.map.level[0]), rois_(rois) {}
+  BinTask(const PsRoiShape& s, const Regions& regions)
+      : s_(s), map_(s.map.level[0]), channels_(s.channels_out()), regions_(regions) {}
 
-  // planes: channel c of the output reads plane c * bins.
-  void forward(int64_t bin, const std::vector<int64_t>& regions, const T* planes, T* out) {
-    start(bin);
+  // planes: channel c of the output reads plane c * bins. out: [region][bin][channel].
+  void forward_planes(int64_t bin, const std::vector<int64_t>& indices, const T* planes, T* out) {
+    const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     Range rows{map_.height, 0}, columns{map_.width, 0};
-    for (const int64_t r : regions) {
-      set_taps(r);
-      rows.include(y_);
-      columns.include(x_);
+    for (const int64_t r : indices) {
+      const auto& [region, y, x] = regions_[size_t(r)];
+      rows.include(y.begin_of(ph), y.end_of(ph));
+      columns.include(x.begin_of(pw), x.end_of(pw));
     }
-    const int64_t channels = s_.channels_out(), across = columns.end - columns.begin;
-    if (rows.begin < rows.end && across > 0) tile_.resize(size_t((rows.end - rows.begin) * across * channels));
+    const int64_t across = max_of(columns.end - columns.begin, int64_t(0));
+    part_.resize(size_t(max_of(rows.end - rows.begin, int64_t(0)) * across * channels_));
     for (int64_t y = rows.begin; y < rows.end && across > 0; ++y)
-      transpose(planes + y * map_.width + columns.begin, s_.map.bins() * map_.height * map_.width, channels, across,
-                &tile_[size_t((y - rows.begin) * across * channels)], channels);
-    for (const int64_t r : regions) {
-      const A share = set_taps(r);
-      for (int64_t c = 0; c < channels; c += kLanes<A>) {
-        const int64_t count = min_of(kLanes<A>, channels - c);
+      transpose(planes + y * map_.width + columns.begin, s_.map.bins() * map_.height * map_.width, channels_, across,
+                &part_[size_t((y - rows.begin) * across * channels_)], channels_);
+    forward(bin, indices, part_.data(), rows.begin, columns.begin, across, out);
+  }
+
+  // part: [row][column][channel], from the first row and column on.
+  void forward(int64_t bin, const std::vector<int64_t>& indices, const A* part, int64_t first_row, int64_t first_column,
+               int64_t across, T* out) const {
+    const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
+    for (const int64_t r : indices) {
+      const auto& [region, y, x] = regions_[size_t(r)];
+      const Vec<A> share(regions_[size_t(r)].share(ph, pw));
+      T* const to = out + r * s_.map.channels + bin * channels_;
+      for (int64_t c = 0; c < channels_; c += kLanes<A>) {
+        const int64_t count = min_of(kLanes<A>, channels_ - c);
         Vec<A> sum(A(0));
-        for (const auto& y : y_.pixels) {
-          const int64_t row = ((y.at - rows.begin) * across - columns.begin) * channels + c;
-          for (const auto& x : x_.pixels) {
-            const A* p = tile_.data() + (row + x.at * channels);
-            sum = sum + Vec<A>(y.weight * x.weight) * (count == kLanes<A> ? load_vector(p) : load_vector(p, count));
+        for (auto row = y.begin_of(ph); row != y.end_of(ph); ++row)
+          for (auto column = x.begin_of(pw); column != x.end_of(pw); ++column) {
+            const A* p = part + ((row->at - first_row) * across + column->at - first_column) * channels_ + c;
+            sum = sum + Vec<A>(row->weight * column->weight) * load_vector(p, count);
           }
-        }
-        store_strided(out + out_offset(r, c), out_stride(), sum / Vec<A>(share), count);
+        store_vector(to + c, sum / share, count);
       }
     }
   }
 
-  void backward(int64_t bin, const std::vector<int64_t>& regions, const T* grad, T* planes) {
-    start(bin);
-    const int64_t channels = s_.channels_out(), pixels = map_.height * map_.width;
-    tile_.assign(size_t(pixels * channels), A(0));
-    for (const int64_t r : regions) {
-      const A share = set_taps(r);
-      for (int64_t c = 0; c < channels; c += kLanes<A>) {
-        const int64_t count = min_of(kLanes<A>, channels - c);
-        const Vec<A> g = load_strided(grad + out_offset(r, c), out_stride(), count) / Vec<A>(share);
-        for (const auto& y : y_.pixels)
-          for (const auto& x : x_.pixels) {
-            A* p = &tile_[size_t((y.at * map_.width + x.at) * channels + c)];
-            const Vec<A> add = Vec<A>(y.weight * x.weight) * g;
-            if (count == kLanes<A>) store_vector(p, load_vector(p) + add);
-            else store_vector(p, load_vector(p, count) + add, count);
+  // grad: [region][bin][channel]; part: [pixel][channel], of the whole map.
+  void backward(int64_t bin, const std::vector<int64_t>& indices, const T* grad, A* part) const {
+    const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
+    std::fill_n(part, map_.height * map_.width * channels_, A(0));
+    for (const int64_t r : indices) {
+      const auto& [region, y, x] = regions_[size_t(r)];
+      const Vec<A> share(regions_[size_t(r)].share(ph, pw));
+      const T* const from = grad + r * s_.map.channels + bin * channels_;
+      for (int64_t c = 0; c < channels_; c += kLanes<A>) {
+        const int64_t count = min_of(kLanes<A>, channels_ - c);
+        const Vec<A> g = load_vector(from + c, count) / share;
+        for (auto row = y.begin_of(ph); row != y.end_of(ph); ++row)
+          for (auto column = x.begin_of(pw); column != x.end_of(pw); ++column) {
+            A* const p = part + (row->at * map_.width + column->at) * channels_ + c;
+            store_vector(p, load_vector(p, count) + Vec<A>(row->weight * column->weight) * g, count);
           }
       }
     }
-    transpose(tile_.data(), channels, pixels, channels, planes, s_.map.bins() * pixels);
   }
 
  private:
-  void start(int64_t bin) {
-    bin_ = bin;
-    ph_ = bin / s_.map.out_w;
-    pw_ = bin % s_.map.out_w;
-  }
-  A set_taps(int64_t r) {  // returns what the sum is divided by
-    const auto region = load_region(rois_, s_, r, Bins{});
-    y_.set(region.y, ph_);
-    x_.set(region.x, pw_);
-    return max_of(region.y.length(ph_) * region.x.length(pw_), A(1));
-  }
-  int64_t out_offset(int64_t r, int64_t c) const { return s_.out_offset(r, c * s_.map.bins() + bin_); }
-  int64_t out_stride() const { return s_.map.channels_last ? 1 : s_.map.bins(); }
-
   const PsRoiShape& s_;
   const RoiAlignShape::Level& map_;
-  const A* rois_;
-  int64_t bin_, ph_, pw_;
-  AxisTaps<A> y_, x_;
-  std::vector<A> tile_;  // (pixels, channels)
+  const int64_t channels_;
+  const Regions& regions_;
+  std::vector<A> part_;
 };
 
-// Between channels_last and planes, a few rows of the transposed matrix at a time.
-template <class T, class Isa>
-void transpose_images(const T* from, int64_t images, int64_t rows, int64_t columns, T* to, const Cpu<Isa>& exec) {
-  constexpr int64_t kRows = 64;
-  const int64_t blocks = ceil_div(rows, kRows);
-  exec(images * blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / blocks * rows * columns, first = task % blocks * kRows;
-      transpose(from + image + first * columns, columns, min_of(kRows, rows - first), columns, to + image + first,
-                rows);
-    }
+// f(image, pixel) for every pixel of the maps.
+template <class Isa, class F>
+void for_each_pixel(const PsRoiShape& s, const Cpu<Isa>& exec, F&& f) {
+  const int64_t pixels = s.pixels();
+  exec(s.map.batch * pixels, kPixels, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(i / pixels, i % pixels);
   });
 }
 
@@ -169,20 +151,35 @@ void transpose_images(const T* from, int64_t images, int64_t rows, int64_t colum
 
 template <class T, class Bins, class Isa>
 void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* out, const Cpu<Isa>& exec) {
-  const auto by_image = regions_by_image<Bins>(s, rois);
-  const int64_t pixels = s.map.level[0].height * s.map.level[0].width;
-  const auto copy =
-      std::make_unique_for_overwrite<T[]>(s.map.channels_last ? size_t(s.map.batch * s.map.channels * pixels) : 0);
-  if (s.map.channels_last) transpose_images(input, s.map.batch, pixels, s.map.channels, copy.get(), exec);
-  const T* const planes = s.map.channels_last ? copy.get() : input;
-  for (int64_t r = 0; r < s.map.rois; ++r)
-    if (load_region(rois, s, r, Bins{}).is_zero())
-      memset(out + r * s.map.channels, 0, size_t(s.map.channels) * sizeof(T));
-  exec(s.map.batch * s.map.bins(), 1, [&](int64_t begin, int64_t end) {
-    BinTask<T, Bins> task(s, rois);
+  using A = Accum<T>;
+  const auto regions = load_regions<Bins>(s, rois, exec);
+  const auto indices = by_image(s, regions);
+  const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
+  const auto parts = std::make_unique_for_overwrite<A[]>(s.map.channels_last ? size_t(s.map.batch * bins * part) : 0);
+  if (s.map.channels_last)
+    for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
+      transpose(input + (image * pixels + pixel) * s.map.channels, bins, channels, bins,
+                &parts[size_t(image * bins * part + pixel * channels)], part);
+    });
+  exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
+    BinTask<T, Bins> task(s, regions);
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = k / s.map.bins(), bin = k % s.map.bins();
-      task.forward(bin, by_image[size_t(image)], planes + (image * s.map.channels + bin) * pixels, out);
+      const int64_t image = k / bins, bin = k % bins;
+      if (s.map.channels_last)
+        task.forward(bin, indices[size_t(image)], &parts[size_t(k * part)], 0, 0, s.map.level[0].width, out);
+      else task.forward_planes(bin, indices[size_t(image)], input + (image * s.map.channels + bin) * pixels, out);
+    }
+  });
+  exec(s.map.rois, kRegions, [&](int64_t begin, int64_t end) {
+    std::vector<T> turned;
+    for (int64_t r = begin; r < end; ++r) {
+      T* const to = out + r * s.map.channels;
+      if (regions[size_t(r)].region.is_zero()) {
+        std::fill_n(to, s.map.channels, T{});
+      } else if (!s.map.channels_last) {
+        turned.assign(to, to + s.map.channels);
+        transpose(turned.data(), channels, bins, channels, to, bins);
+      }
     }
   });
 }
@@ -190,19 +187,34 @@ void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* 
 template <class T, class Bins, class Isa>
 void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* rois, T* grad_input,
                      const Cpu<Isa>& exec) {
-  const auto by_image = regions_by_image<Bins>(s, rois);
-  const int64_t pixels = s.map.level[0].height * s.map.level[0].width;
-  const auto copy =
-      std::make_unique_for_overwrite<T[]>(s.map.channels_last ? size_t(s.map.batch * s.map.channels * pixels) : 0);
-  T* const planes = s.map.channels_last ? copy.get() : grad_input;
-  exec(s.map.batch * s.map.bins(), 1, [&](int64_t begin, int64_t end) {
-    BinTask<T, Bins> task(s, rois);
+  using A = Accum<T>;
+  const auto regions = load_regions<Bins>(s, rois, exec);
+  const auto indices = by_image(s, regions);
+  const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
+  const bool planes = !s.map.channels_last;
+  const auto turned = std::make_unique_for_overwrite<T[]>(planes ? size_t(s.map.rois * s.map.channels) : 0);
+  exec(planes ? s.map.rois : 0, kRegions, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      transpose(grad + r * s.map.channels, bins, channels, bins, &turned[size_t(r * s.map.channels)], channels);
+  });
+  const auto parts = std::make_unique_for_overwrite<A[]>(planes ? 0 : size_t(s.map.batch * bins * part));
+  exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
+    const BinTask<T, Bins> task(s, regions);
+    std::vector<A> own(planes ? size_t(part) : 0);
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t image = k / s.map.bins(), bin = k % s.map.bins();
-      task.backward(bin, by_image[size_t(image)], grad, planes + (image * s.map.channels + bin) * pixels);
+      const int64_t image = k / bins, bin = k % bins;
+      task.backward(bin, indices[size_t(image)], planes ? turned.get() : grad,
+                    planes ? own.data() : &parts[size_t(k * part)]);
+      if (planes)
+        transpose(own.data(), channels, pixels, channels, grad_input + (image * s.map.channels + bin) * pixels,
+                  bins * pixels);
     }
   });
-  if (s.map.channels_last) transpose_images(planes, s.map.batch, s.map.channels, pixels, grad_input, exec);
+  if (!planes)
+    for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
+      transpose(&parts[size_t(image * bins * part + pixel * channels)], part, bins, channels,
+                grad_input + (image * pixels + pixel) * s.map.channels, bins);
+    });
 }
 
 #define INSTANTIATE_BINS(T, Bins)                                                                         \

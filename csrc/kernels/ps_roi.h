@@ -6,19 +6,7 @@
 
 namespace fastvision {
 
-// The bins of a region along one axis. Step i of bin p reads one or two pixels; an average is over the product of the
-// lengths of two axes.
-template <class A>
-struct SampledBins {
-  SampleAxis<A> axis;
-
-  FV_HD auto steps(int64_t p) const { return axis.samples_inside(p); }
-  FV_HD Tap<A> tap(int64_t p, int64_t i) const { return bilinear_tap(axis.position(p, i), axis.size); }
-  FV_HD A length(int64_t) const { return A(axis.samples); }
-  FV_HD A weight_of(int64_t p, int64_t at) const { return axis.weight_of(p, at); }
-  // Whether bin p may read pixels [first, first + count).
-  FV_HD bool reaches(int64_t p, int64_t first, int64_t count) const { return axis.reaches(p, first, count); }
-};
+// SampledBins, for whole pixels.
 template <class A>
 struct PixelBins {
   PoolAxis<A> axis;
@@ -41,6 +29,7 @@ struct PsRoiShape {
   RoiAlignShape map;
   bool legacy_border;  // RoIPool does not count the last row and column of the map, as torchvision's
 
+  FV_HD int64_t pixels() const { return map.level[0].height * map.level[0].width; }
   FV_HD int64_t channels_out() const { return map.channels / map.bins(); }
   // Where input channel c of a region goes: its bin of its output channel.
   FV_HD int64_t out_offset(int64_t roi, int64_t c) const {

@@ -13,16 +13,49 @@ namespace {
 template <class A>
 constexpr int64_t kLanes = Vec<A>::kLanes;
 
-// The pixels along one axis that each bin of a region reads, with the weights of all its samples added up.
+// The pixels along one axis that each bin of a region reads, with the weights of all its steps added up.
 template <class A>
-struct AxisTaps {
+struct AxisPixels {
   struct Pixel {
     int64_t at;
     A weight;
   };
   std::vector<Pixel> pixels;
   std::vector<size_t> ends;  // of each bin in pixels
-  int64_t low, high;         // the range of pixels of all bins
+
+  // Bins: SampledBins or the like.
+  template <class Bins>
+  void set(const Bins& axis, int64_t bins, A share) {
+    pixels.clear();
+    ends.clear();
+    for (int64_t p = 0; p < bins; ++p) {
+      const size_t begin = pixels.size();
+      const auto steps = axis.steps(p);
+      for (int64_t i = steps.begin; i < steps.end; ++i) {
+        const Tap<A> tap = axis.tap(p, i);
+        if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
+        if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
+      }
+      ends.push_back(pixels.size());
+    }
+  }
+  const Pixel* begin_of(int64_t p) const { return pixels.data() + (p ? ends[size_t(p - 1)] : 0); }
+  const Pixel* end_of(int64_t p) const { return pixels.data() + ends[size_t(p)]; }
+
+ private:
+  void add(size_t begin, int64_t at, A weight) {  // steps ascend, so the pixel is one of the last two or new
+    for (size_t k = pixels.size(); k > begin && k + 2 > pixels.size(); --k)
+      if (pixels[k - 1].at == at) {
+        pixels[k - 1].weight += weight;
+        return;
+      }
+    pixels.push_back({at, weight});
+  }
+};
+
+template <class A>
+struct AxisTaps : AxisPixels<A> {
+  int64_t low, high;  // the range of pixels of all bins
   // The same as four pixels per bin, relative to low, where no bin has more (as with two samples): [pixel][bin], filled
   // up to whole vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite
   // pixel would make NaN. Otherwise empty.
@@ -30,51 +63,32 @@ struct AxisTaps {
   std::vector<A> four_weights;
 
   void set(const SampleAxis<A>& axis, A share) {
-    pixels.clear();
-    ends.clear();
+    AxisPixels<A>::set(SampledBins<A>{axis}, axis.bins, share);
     low = axis.size, high = -1;
-    for (int64_t p = 0; p < axis.bins; ++p) {
-      const size_t begin = pixels.size();
-      const auto range = axis.samples_inside(p);
-      for (int64_t i = range.begin; i < range.end; ++i) {
-        const Tap<A> tap = bilinear_tap(axis.position(p, i), axis.size);
-        if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
-        if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
-      }
-      for (size_t k = begin; k < pixels.size(); ++k) low = min_of(low, pixels[k].at), high = max_of(high, pixels[k].at);
-      ends.push_back(pixels.size());
-    }
+    for (const auto& pixel : this->pixels) low = min_of(low, pixel.at), high = max_of(high, pixel.at);
     fill_four(axis.bins);
   }
   int64_t padded() const { return int64_t(four_at.size()) / 4; }
-  const Pixel* begin_of(int64_t p) const { return pixels.data() + (p ? ends[p - 1] : 0); }
-  const Pixel* end_of(int64_t p) const { return pixels.data() + ends[p]; }
 
  private:
   void fill_four(int64_t bins) {
     four_at.clear();
     four_weights.clear();
-    for (int64_t p = 0; p < bins; ++p)
-      if (end_of(p) - begin_of(p) > 4 || end_of(p) == begin_of(p)) return;
+    for (int64_t p = 0; p < bins; ++p) {
+      const auto count = this->end_of(p) - this->begin_of(p);
+      if (count == 0 || count > 4) return;
+    }
     const int64_t padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
     four_at.resize(size_t(4 * padded));
     four_weights.resize(size_t(4 * padded));
     for (int64_t p = 0; p < bins; ++p)
       for (int64_t k = 0; k < 4; ++k) {
-        const bool filler = begin_of(p) + k >= end_of(p);
-        const Pixel* pixel = filler ? end_of(p) - 1 : begin_of(p) + k;
-        four_at[size_t(k * padded + p)] = int32_t(pixel->at - low);
+        const auto *pixel = this->begin_of(p) + k, *end = this->end_of(p);
+        const bool filler = pixel >= end;
+        four_at[size_t(k * padded + p)] = int32_t((filler ? end[-1] : *pixel).at - low);
         A& weight = four_weights[size_t(k * padded + p)];
         weight = filler ? (four_weights[size_t((k - 1) * padded + p)] *= A(0.5)) : pixel->weight;
       }
-  }
-  void add(size_t begin, int64_t at, A weight) {  // samples ascend, so the pixel is one of the last two or new
-    for (size_t k = pixels.size(); k > begin && k + 2 > pixels.size(); --k)
-      if (pixels[k - 1].at == at) {
-        pixels[k - 1].weight += weight;
-        return;
-      }
-    pixels.push_back({at, weight});
   }
 };
 
