@@ -9,6 +9,9 @@
 namespace fastvision {
 namespace {
 
+// Between classes of a run that was turned over; not a power of two, for the sake of the first cache.
+constexpr int64_t kTurned = kDiceChunk + 16;
+
 // A run of pixels of one sample.
 struct Run {
   int64_t sample, chunk, first, count;
@@ -19,6 +22,7 @@ struct Run {
 template <class T>
 struct Buffers {
   std::vector<T> logits, targets, gradient;
+  std::vector<Accum<T>> exponentials;
 };
 
 // Logits and targets of a run with neighbouring pixels, class after class `stride` apart.
@@ -32,15 +36,15 @@ struct Planes {
         targets(in.targets ? in.targets + run.offset(s) : nullptr),
         stride(s.class_stride()) {
     if (!s.class_last) return;
-    stride = kDiceChunk;
+    stride = kTurned;
     logits = turned(s, logits, run.count, buffers.logits);
     if (targets) targets = turned(s, targets, run.count, buffers.targets);
   }
 
  private:
   static const T* turned(const DiceShape& s, const T* from, int64_t count, std::vector<T>& buffer) {
-    buffer.resize(size_t(s.classes * kDiceChunk));
-    turn_over<FV_ISA>(from, count, s.classes, s.classes, buffer.data(), kDiceChunk);
+    buffer.resize(size_t(s.classes * kTurned));
+    transpose(from, s.classes, count, s.classes, buffer.data(), kTurned);
     return buffer.data();
   }
 };
@@ -100,26 +104,31 @@ void forward(const DiceShape s, const DiceInputs<T> in, const DiceOutputs<T> out
   const Planes<T> planes(s, in, run, buffers);
   const Targets<T> targets(s, in, run, planes);
   const V zero(A(0));
-  A largest[kDiceChunk], inverse[kDiceChunk];
+  A inverse[kDiceChunk];
   if constexpr (kSoftmax) {
     A* const states = out.states + run.sample * s.pixels + run.first;
+    buffers.exponentials.resize(size_t(s.classes * kTurned));
     for_each_vector<A>(run.count, [&](int64_t i, int, auto count) {
-      OnlineSum<V> sum;
-      for (int64_t c = 0; c < s.classes; ++c) sum.add(load_vector(planes.logits + c * planes.stride + i, count));
-      sum.largest.store(largest + i);
-      (V(A(1)) / sum.sum).store(inverse + i);
-      store_vector(states + i, V::load(largest + i), count);
+      const auto logit = [&](int64_t c) { return load_vector(planes.logits + c * planes.stride + i, count); };
+      V largest(-Rounder<A>::kLargest), sum = zero;
+      for (int64_t c = 0; c < s.classes; ++c) largest = max_of(largest, logit(c));
+      for (int64_t c = 0; c < s.classes; ++c) {
+        const V e = exp_negative(logit(c) - largest);
+        e.store(&buffers.exponentials[size_t(c * kTurned + i)]);
+        sum = sum + e;
+      }
+      (V(A(1)) / sum).store(inverse + i);
+      store_vector(states + i, largest, count);
       store_vector(states + s.samples * s.pixels + i, V::load(inverse + i), count);
     });
   }
   for (int64_t c = 0; c < s.classes; ++c) {
     GroupSum<A> sum_both, sum_probability, sum_target;
     for_each_vector<A>(run.count, [&](int64_t i, int part, auto count) {
-      const V x = load_vector(planes.logits + c * planes.stride + i, count);
       const auto target = targets.at(c, i, count);
       V p;
-      if constexpr (kSoftmax) p = exp_negative(x - V::load(largest + i)) * V::load(inverse + i);
-      else p = sigmoid(x).value;
+      if constexpr (kSoftmax) p = V::load(&buffers.exponentials[size_t(c * kTurned + i)]) * V::load(inverse + i);
+      else p = sigmoid(load_vector(planes.logits + c * planes.stride + i, count)).value;
       const auto add = [&](GroupSum<A>& sum, V v) {
         sum.parts[part] = sum.parts[part] + select(target.counts, v, zero);
       };
@@ -142,7 +151,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
   const V zero(A(0));
   T* to = gradient + run.offset(s);
   if (s.class_last) {
-    buffers.gradient.resize(size_t(s.classes * kDiceChunk));
+    buffers.gradient.resize(size_t(s.classes * kTurned));
     to = buffers.gradient.data();
   }
   const auto slope_of = [&](int64_t c) {
@@ -156,19 +165,21 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
   if constexpr (kSoftmax) {
     std::vector<DiceSlope<A>> slopes;
     for (int64_t c = 0; c < s.classes; ++c) slopes.push_back(slope_of(c));
+    buffers.exponentials.resize(size_t(s.classes * V::kLanes));
     const A* states = g.states + run.sample * s.pixels + run.first;
     for_each_vector<A>(run.count, [&](int64_t i, int, auto count) {
       const V largest = load_vector(states + i, count);
       const V inverse = load_vector(states + s.samples * s.pixels + i, count);
-      const auto probability = [&](int64_t c) {
-        return exp_negative(load_vector(planes.logits + c * planes.stride + i, count) - largest) * inverse;
-      };
       V mean = zero;
-      for (int64_t c = 0; c < s.classes; ++c)
-        mean = mean + probability(c) * on_probability(slopes[size_t(c)], c, i, count);
-      for (int64_t c = 0; c < s.classes; ++c)
-        store_vector(to + c * planes.stride + i,
-                     probability(c) * (on_probability(slopes[size_t(c)], c, i, count) - mean), count);
+      for (int64_t c = 0; c < s.classes; ++c) {
+        const V p = exp_negative(load_vector(planes.logits + c * planes.stride + i, count) - largest) * inverse;
+        p.store(&buffers.exponentials[size_t(c * V::kLanes)]);
+        mean = mean + p * on_probability(slopes[size_t(c)], c, i, count);
+      }
+      for (int64_t c = 0; c < s.classes; ++c) {
+        const V p = V::load(&buffers.exponentials[size_t(c * V::kLanes)]);
+        store_vector(to + c * planes.stride + i, p * (on_probability(slopes[size_t(c)], c, i, count) - mean), count);
+      }
     });
   } else {
     for (int64_t c = 0; c < s.classes; ++c) {
@@ -179,7 +190,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
       });
     }
   }
-  if (s.class_last) turn_over<FV_ISA>(to, s.classes, run.count, kDiceChunk, gradient + run.offset(s), s.classes);
+  if (s.class_last) transpose(to, kTurned, s.classes, run.count, gradient + run.offset(s), s.classes);
 }
 
 }  // namespace

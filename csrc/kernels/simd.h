@@ -485,13 +485,4 @@ FV_HD uint64_t nonzero_bits(const uint8_t* p) {
 #endif
 }
 
-// Columns of a matrix become rows; the strides are those of the rows.
-template <class Isa, class T>
-void turn_over(const T* from, int64_t rows, int64_t columns, int64_t from_stride, T* to, int64_t to_stride) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t c = 0; c < columns; c += kBlock)
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t k = c; k < min_of(c + kBlock, columns); ++k) to[k * to_stride + r] = from[r * from_stride + k];
-}
-
 }  // namespace fastvision

@@ -221,7 +221,7 @@ void softmax_focal_loss(const SoftmaxFocalShape& s, const SoftmaxFocalInputs<T>&
       Planes<T> planes{in.logits + s.offset(pixel), s.inner};
       if (s.inner == 1) {
         T* const turned = room<T>(buffer, s);
-        turn_over<FV_ISA>(in.logits + pixel * s.classes, n, s.classes, s.classes, turned, kSoftmaxChunk);
+        transpose(in.logits + pixel * s.classes, s.classes, n, s.classes, turned, kSoftmaxChunk);
         planes = {turned, kSoftmaxChunk};
       }
       with_square(s.gamma,
@@ -244,9 +244,9 @@ void softmax_focal_loss_backward(const SoftmaxFocalShape& s, const SoftmaxFocalI
         return backward(s, in, g, scale, {in.logits + s.offset(pixel), s.inner}, gradient + s.offset(pixel), s.inner,
                         pixel, n);
       T* const turned = room<T>(buffer, s);
-      turn_over<FV_ISA>(in.logits + pixel * s.classes, n, s.classes, s.classes, turned, kSoftmaxChunk);
+      transpose(in.logits + pixel * s.classes, s.classes, n, s.classes, turned, kSoftmaxChunk);
       backward(s, in, g, scale, {turned, kSoftmaxChunk}, turned, kSoftmaxChunk, pixel, n);
-      turn_over<FV_ISA>(turned, s.classes, n, kSoftmaxChunk, gradient + pixel * s.classes, s.classes);
+      transpose(turned, kSoftmaxChunk, s.classes, n, gradient + pixel * s.classes, s.classes);
     });
   });
 }
