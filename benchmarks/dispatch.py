@@ -67,6 +67,10 @@ PROBLEMS += [
     Problem(f"depthwise 3 x 3, stride 2, {c} x {s} x {s}", c, c, s, 3, 2, 1, 1, c, False)
     for c, s in ((96, 112), (576, 28))
 ]
+PROBLEMS += [
+    Problem(f"depthwise {k} x {k}, {c} x {s} x {s}", c, c, s, k, 1, k // 2, 1, c, False)
+    for c, s, k in ((144, 56, 3), (384, 14, 3), (960, 7, 3), (120, 28, 5), (672, 14, 5), (96, 56, 7))
+]
 PROBLEMS += [_dense(16, 112), _dense(32, 56), _dense(48, 56), _dense(64, 14), _dense(64, 56), _dense(128, 28)]
 PROBLEMS += [_dense(256, 50), _dense(512, 7), _dense(512, 14), _dense(512, 28), _dense(512, 65, 2)]
 PROBLEMS += [_dense(256, 33, 6), _dense(2048, 33, 12, 256)]

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "depthwise.h"
+#include "depthwise_planes.h"
 #include "depthwise_wide.h"
 #include "pixel_shuffle.h"
 #include "simd.h"
@@ -286,6 +287,8 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (is_depthwise_last(s))
     return depthwise_rows(s, large_layout(s), small_layout(s), gathered_axes(s), large, wide.at, of_bias, small, exec);
+  if (is_depthwise_planes(s) && wide.finite)
+    return correlate_planes(gathered_plane(s), s.batch, s.groups, large, wide.at, of_bias, small, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
@@ -313,6 +316,8 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (is_depthwise_last(s))
     return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
+  if (is_depthwise_planes(s) && wide.finite)
+    return correlate_planes(scattered_plane(s), s.batch, s.groups, small, wide.at, of_bias, large, exec);
   if (is_pixel_shuffle(s)) {
     const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels);
     const int64_t weights = s.weights() / s.groups, channels = s.groups * s.large_channels;
@@ -364,6 +369,10 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
   exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
     for (int64_t k = begin; k < end; ++k) {
+      if (is_depthwise_planes(s)) {
+        product_of_planes(s, k, small, large, weight, sums);
+        continue;
+      }
       if (!has_wide_stride<Accum<T>>(s)) {
         product_of_channel(s, k, small, large, weight, sums);
         continue;

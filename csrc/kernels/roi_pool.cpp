@@ -202,7 +202,10 @@ void add_region(const RoiPoolShape& s, const T* grad, const int32_t* argmax, int
     }
   } else {
     for (int64_t c = 0; c < channels; ++c, grad += bins, argmax += bins, planes += pixels)
-      for (int64_t bin = 0; bin < bins; ++bin) add(planes, argmax[bin], grad[bin]);
+      for (int64_t bin = 0; bin < bins; ++bin) {
+        __builtin_prefetch(planes + pixels + argmax[bin]);  // the next plane's sum is likely near the same pixel
+        add(planes, argmax[bin], grad[bin]);
+      }
   }
 }
 

@@ -273,26 +273,48 @@ typedef uint16_t RawHalves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t RawBits __attribute__((vector_size(kVectorBytes)));
 
 template <class T>
+FV_HD Vec<float> from_halves(RawHalves halves) {
+  Vec<float> v;
+  if constexpr (T::kExponentBits == 8) {
+    v.raw = bit_cast<Vec<float>::Raw>(__builtin_convertvector(halves, RawBits) << 16);
+  } else {
+#if defined(__AVX512F__)
+    v.raw = _mm512_maskz_cvtph_ps(0xffff, __m256i(halves));
+#elif defined(__AVX2__)
+    v.raw = _mm256_cvtph_ps(__m128i(halves));
+#else
+    for (int i = 0; i < Vec<float>::kLanes; ++i) v.raw[i] = half_to_float(halves[i]);
+#endif
+  }
+  return v;
+}
+template <class T>
+FV_HD RawHalves to_halves(Vec<float> v) {
+  RawHalves halves;
+  if constexpr (T::kExponentBits == 8) {  // see float_to_bfloat16
+    const RawBits u = bit_cast<RawBits>(v.raw), rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
+    const RawBits nan = RawBits((u & 0x7fffffffu) > 0x7f800000u);
+    halves = __builtin_convertvector((nan & (u >> 16 | 0x0040u)) | (~nan & rounded), RawHalves);
+  } else {
+#if defined(__AVX512F__)
+    halves = RawHalves(_mm512_maskz_cvtps_ph(0xffff, v.raw, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+    halves = RawHalves(_mm256_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < Vec<float>::kLanes; ++i) halves[i] = float_to_half(v.raw[i]);
+#endif
+  }
+  return halves;
+}
+
+template <class T>
 FV_HD Vec<Accum<T>> load_vector(const T* p) {
-  using V = Vec<Accum<T>>;
   if constexpr (sizeof(T) == sizeof(Accum<T>)) {
-    return V::load(p);
+    return Vec<T>::load(p);
   } else {
     RawHalves halves;
     memcpy(&halves, p, sizeof halves);
-    V v;
-    if constexpr (T::kExponentBits == 8) {
-      v.raw = bit_cast<typename V::Raw>(__builtin_convertvector(halves, RawBits) << 16);
-    } else {
-#if defined(__AVX512F__)
-      v.raw = _mm512_maskz_cvtph_ps(0xffff, __m256i(halves));
-#elif defined(__AVX2__)
-      v.raw = _mm256_cvtph_ps(__m128i(halves));
-#else
-      for (int i = 0; i < V::kLanes; ++i) v.raw[i] = half_to_float(halves[i]);
-#endif
-    }
-    return v;
+    return from_halves<T>(halves);
   }
 }
 template <class T>
@@ -300,20 +322,7 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v) {
   if constexpr (sizeof(T) == sizeof(Accum<T>)) {
     v.store(p);
   } else {
-    RawHalves halves;
-    if constexpr (T::kExponentBits == 8) {  // see float_to_bfloat16
-      const RawBits u = bit_cast<RawBits>(v.raw), rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
-      const RawBits nan = RawBits((u & 0x7fffffffu) > 0x7f800000u);
-      halves = __builtin_convertvector((nan & (u >> 16 | 0x0040u)) | (~nan & rounded), RawHalves);
-    } else {
-#if defined(__AVX512F__)
-      halves = RawHalves(_mm512_maskz_cvtps_ph(0xffff, v.raw, _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__AVX2__)
-      halves = RawHalves(_mm256_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
-#else
-      for (int i = 0; i < Vec<float>::kLanes; ++i) halves[i] = float_to_half(v.raw[i]);
-#endif
-    }
+    const RawHalves halves = to_halves<T>(v);
     memcpy(p, &halves, sizeof halves);
   }
 }
@@ -333,6 +342,7 @@ FV_HD Vec<Accum<T>> load_vector(const T* p, int64_t n) {
   const uint32_t lanes = (1u << n) - 1;
   if constexpr (sizeof(T) == 4) return Vec<float>(_mm512_maskz_loadu_ps(__mmask16(lanes), p));
   else if constexpr (sizeof(T) == 8) return Vec<double>(_mm512_maskz_loadu_pd(__mmask8(lanes), p));
+  else return from_halves<T>(RawHalves(_mm256_maskz_loadu_epi16(__mmask16(lanes), p)));
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return Vec<float>(_mm256_maskload_ps(p, __m256i(lanes_below<float>(n))));
   else if constexpr (sizeof(T) == 8) return Vec<double>(_mm256_maskload_pd(p, __m256i(lanes_below<double>(n))));
@@ -347,6 +357,7 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
   const uint32_t lanes = (1u << n) - 1;
   if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, __mmask16(lanes), v.raw);
   else if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, __mmask8(lanes), v.raw);
+  else return _mm256_mask_storeu_epi16(p, __mmask16(lanes), __m256i(to_halves<T>(v)));
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return _mm256_maskstore_ps(p, __m256i(lanes_below<float>(n)), v.raw);
   else if constexpr (sizeof(T) == 8) return _mm256_maskstore_pd(p, __m256i(lanes_below<double>(n)), v.raw);

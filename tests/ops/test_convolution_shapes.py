@@ -1,5 +1,7 @@
 """Convolutions of the shapes that kernels treat apart, and of shapes that only gradients or raw calls ask for."""
 
+from functools import partial
+
 import pytest
 import torch
 from convolutions import compare, tensors
@@ -80,6 +82,36 @@ def test_depthwise(backend, format, dtype, groups, size, kernel, stride, padding
             tensors(backend, problem, name == "conv_transpose2d"),
             problem,
         )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("size", [(9, 8), (6, 70)])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_depthwise_of_not_finite_values(backend, format, size, place):
+    """They reach what reads them, and nothing else: padding is not zeros that they are multiplied with."""
+    g = backend.vary(size[1])
+    shapes = [(2, 3, *size), (3, 1, 3, 3), (2, 3, *size)]  # input, weight and gradient of the result
+    drawn = [torch.randn(*shape, generator=g, dtype=torch.float64) for shape in shapes]
+
+    def run(f, values):
+        x, weight = (t.clone().requires_grad_() for t in values[:2])
+        out = f(x.to(memory_format=format), weight, None, 1, 2, 2, 3)
+        return out, *torch.autograd.grad(out, (x, weight), values[2])
+
+    def reached(at_place):
+        values = [torch.ones_like(t) for t in drawn]
+        values[place].zero_()[1, ..., 0, -1] = at_place
+        return run(functional.conv2d, values)
+
+    drawn[place][1, ..., 0, -1] = 0
+    expected = run(functional.conv2d, drawn)
+    for value in (torch.nan, torch.inf):
+        drawn[place][1, ..., 0, -1] = value
+        found = run(partial(ops.conv2d, algorithm="fastvision"), [t.to(backend.device) for t in drawn])
+        for ours, right, with_it, without in zip(found, expected, reached(1), reached(0), strict=True):
+            unreached = with_it == without
+            assert torch.equal(ours.isfinite().cpu(), unreached)
+            torch.testing.assert_close(ours.cpu()[unreached], right[unreached])
 
 
 @pytest.mark.parametrize("format", FORMATS)

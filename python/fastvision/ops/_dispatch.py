@@ -30,8 +30,17 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
             return True
         side_by_side = list(kernel) == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
         return which == "scatter" and side_by_side and wide and not channels_last and weight.shape[1] <= 256
+    unit_stride = max(geometry[:2]) == 1
     if dilation > 1:
-        return dilation >= 8 or which != "gather"
+        return dilation >= 8 or which != "gather" or (unit_stride and not channels_last)
+    if which == "product" and min(kernel) >= 5 and (unit_stride or channels_last):
+        return True
+    if which == "scatter" and not unit_stride and not wide:
+        return True
+    if unit_stride:
+        narrowest = 14 if max(kernel) <= 3 else 28  # of the maps for which rows of a plane are long enough
+        few_taps = 3 <= min(kernel) <= max(kernel) <= 5
+        return which != "product" and not channels_last and few_taps and min(input.shape[2:]) >= narrowest
     if stride == 1 or min(kernel) < 2 * stride - stride % 2:  # smaller than for bilinear upsampling
         return False
     if which == "gather":
