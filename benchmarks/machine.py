@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,4 +130,16 @@ def contention() -> str | None:
             f"the machine is busy: a thread got {1 - lost:.0%} of a core, load average {load:.1f} on {cores} cores; "
             "trust CPU time and ratios, not wall time"
         )
+    return None
+
+
+def memory_given_back(devices: Path = Path("/sys/bus/virtio/devices")) -> str | None:
+    """Whether this is a virtual machine whose balloon reports free pages, so that its host may take them away."""
+    for device in devices.glob("*"):
+        is_balloon = (device / "device").read_text().strip() == "0x0005"
+        if is_balloon and (device / "features").read_text()[5] == "1":
+            return (
+                "this virtual machine gives free memory back to its host: while it comes again, large results may take "
+                "several times as long, ours or a rival's"
+            )
     return None

@@ -86,10 +86,10 @@ def start(settings: Settings) -> Results:
         ceilings = {"cuda": this_machine.ceilings_of_cuda()}
     else:
         ceilings = {str(n): this_machine.ceilings_of_cpu(n, quick=settings.smoke) for n in settings.threads}
-    busy = this_machine.contention()
+    warnings = [this_machine.contention(), this_machine.memory_given_back()]
     when = {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version()}
     kept = {"device": settings.device, "seconds": settings.seconds, "smoke": settings.smoke, **when}
-    return Results(this_machine.describe(settings.device), kept, ceilings, [busy] if busy else [], [])
+    return Results(this_machine.describe(settings.device), kept, ceilings, [w for w in warnings if w], [])
 
 
 def rows(settings: Settings, ceilings: dict[str, Ceilings]) -> Iterator[Row]:

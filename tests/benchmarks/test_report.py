@@ -89,6 +89,17 @@ def test_results_survive_a_file(results, tmp_path):
     assert Results.from_json(json.loads(file.read_text())) == results
 
 
+@pytest.mark.parametrize(
+    ("device", "features", "warned"), [("5", "011001", True), ("5", "011000", False), ("1", "011001", False)]
+)
+def test_memory_given_back(tmp_path, device, features, warned):
+    for name, text in (("device", f"0x000{device}\n"), ("features", features + "0" * 58)):
+        (tmp_path / "virtio0").mkdir(exist_ok=True)
+        (tmp_path / "virtio0" / name).write_text(text)
+    assert (machine.memory_given_back(tmp_path) is not None) == warned
+    assert machine.memory_given_back(tmp_path / "none") is None
+
+
 def test_machine_has_no_private_names(results):
     facts = machine.describe("cpu")
     assert facts["processor"]
