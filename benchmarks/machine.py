@@ -136,8 +136,12 @@ def contention() -> str | None:
 def memory_given_back(devices: Path = Path("/sys/bus/virtio/devices")) -> str | None:
     """Whether this is a virtual machine whose balloon reports free pages, so that its host may take them away."""
     for device in devices.glob("*"):
-        is_balloon = (device / "device").read_text().strip() == "0x0005"
-        if is_balloon and (device / "features").read_text()[5] == "1":
+        try:
+            is_balloon = (device / "device").read_text().strip() == "0x0005"
+            gives_back = is_balloon and (device / "features").read_text()[5] == "1"
+        except OSError:
+            continue
+        if gives_back:
             return (
                 "this virtual machine gives free memory back to its host: while it comes again, large results may take "
                 "several times as long, ours or a rival's"

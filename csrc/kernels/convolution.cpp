@@ -1,7 +1,8 @@
 // Rows of the source map are copied to a buffer with zeros where they end, so that every load is a whole vector; then
 // the sums of two vectors of neighbouring pixels for up to four channels of the result stay in registers over all taps.
 // Transposed convolution does this for each residue of the columns by the stride, where it is an ordinary convolution,
-// and interleaves the residues in a row buffer. One channel per group in channels_last: depthwise.h.
+// and interleaves the residues in a row buffer. One channel per group: depthwise.h in channels_last, depthwise_planes.h
+// and depthwise_wide.h in NCHW. Taps far apart: convolution_direct.h.
 // A weight that is not finite would turn the zeros around a map into NaN; then lanes outside the map are masked.
 #include "convolution.h"
 
@@ -9,6 +10,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "convolution_direct.h"
 #include "depthwise.h"
 #include "depthwise_planes.h"
 #include "depthwise_wide.h"
@@ -289,6 +291,14 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
     return depthwise_rows(s, large_layout(s), small_layout(s), gathered_axes(s), large, wide.at, of_bias, small, exec);
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(gathered_plane(s), s.batch, s.groups, large, wide.at, of_bias, small, exec);
+  if (is_far_apart(s))
+    return exec(s.batch * s.groups * s.small_channels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t group = k / s.small_channels % s.groups;
+        gather_directly(s, k / s.small_channels / s.groups, group, k % s.small_channels, large, wide.at, of_bias,
+                        small);
+      }
+    });
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
@@ -337,6 +347,14 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
       }
     });
   }
+  if (is_far_apart(s))
+    return exec(s.batch * s.groups * s.large_channels, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t group = k / s.large_channels % s.groups;
+        scatter_directly(s, k / s.large_channels / s.groups, group, k % s.large_channels, small, wide.at, of_bias,
+                         large);
+      }
+    });
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {

@@ -22,9 +22,6 @@ inline bool is_depthwise_planes(const ConvolutionShape& s) {
 struct PlaneShape {
   int64_t source_h, source_w, out_h, out_w, kernel_y, kernel_x, padding_y, padding_x, dilation_y, dilation_x;
   bool flipped;  // the first weight belongs to the last tap
-
-  int64_t reach_y() const { return (kernel_y - 1) * dilation_y; }
-  int64_t reach_x() const { return (kernel_x - 1) * dilation_x; }
 };
 inline PlaneShape gathered_plane(const ConvolutionShape& s) {
   return {s.large_h,   s.large_w,   s.small_h,    s.small_w,    s.kernel_y, s.kernel_x,
@@ -34,8 +31,8 @@ inline PlaneShape scattered_plane(const ConvolutionShape& s) {
   PlaneShape p = gathered_plane(s);
   std::swap(p.source_h, p.out_h);
   std::swap(p.source_w, p.out_w);
-  p.padding_y = p.reach_y() - p.padding_y;
-  p.padding_x = p.reach_x() - p.padding_x;
+  p.padding_y = (p.kernel_y - 1) * p.dilation_y - p.padding_y;
+  p.padding_x = (p.kernel_x - 1) * p.dilation_x - p.padding_x;
   p.flipped = true;
   return p;
 }
@@ -51,53 +48,80 @@ FV_HD void with_sums(int64_t count, F&& f) {
   else f(std::integral_constant<int, 1>());
 }
 
-// Which taps meet the map, the same for all planes. Rows of the buffer are `width` apart, the map's first pixel is at
-// column `left`, and its columns [begin, end) are copied.
+// The taps along one axis that meet the map for some pixel of the result: all others are left out, so that no number
+// here is larger than the maps are.
+struct AxisShifts {
+  struct Shift {
+    int64_t tap, shift;  // pixel p of the result reads p + shift
+  };
+  std::vector<Shift> shifts;  // ascending
+  int64_t lowest = 0, highest = 0;
+
+  AxisShifts(int64_t kernel, int64_t dilation, int64_t padding, int64_t source, int64_t out) {
+    for (int64_t k = 0; k < kernel; ++k)
+      if (const int64_t shift = k * dilation - padding; shift > -out && shift < source) shifts.push_back({k, shift});
+    if (!shifts.empty()) lowest = shifts.front().shift, highest = shifts.back().shift;
+  }
+};
+
+// Where taps read, the same for all planes: rows of a buffer, `width` apart, with the map's first pixel at column
+// `left`.
 struct PlaneTaps {
   struct Range {
     int64_t begin, end;
     bool operator==(const Range&) const = default;
   };
-  int64_t width, left, begin, end;
-  std::vector<int64_t> offsets;  // in the buffer, from the first tap
-  std::vector<Range> rows;       // for each row of the result, in offsets
+  AxisShifts down, right;
+  int64_t left, width;
+  std::vector<int64_t> weights, offsets;  // of each tap: its number, and where it reads from a pixel of the result
+  std::vector<Range> rows;                // the taps of each row of the result
 
   PlaneTaps(const PlaneShape& s, int64_t lanes)
-      : width(ceil_div(s.out_w, lanes) * lanes + s.reach_x()),
-        left(s.padding_x),
-        begin(max_of(-left, int64_t(0))),
-        end(max_of(min_of(s.source_w, width - left), begin)) {
-    for (int64_t i = 0; i < s.kernel_y; ++i)
-      for (int64_t j = 0; j < s.kernel_x; ++j) offsets.push_back(i * s.dilation_y * width + j * s.dilation_x);
+      : down(s.kernel_y, s.dilation_y, s.padding_y, s.source_h, s.out_h),
+        right(s.kernel_x, s.dilation_x, s.padding_x, s.source_w, s.out_w),
+        left(max_of(-right.lowest, int64_t(0))),
+        width(left + max_of(s.source_w, right.highest + ceil_div(s.out_w, lanes) * lanes)) {
+    const int64_t across = int64_t(right.shifts.size());
+    for (const auto& y : down.shifts)
+      for (const auto& x : right.shifts) {
+        const int64_t k = y.tap * s.kernel_x + x.tap;
+        weights.push_back(s.flipped ? s.kernel_y * s.kernel_x - 1 - k : k);
+        offsets.push_back(y.shift * width + x.shift + left);
+      }
     for (int64_t y = 0; y < s.out_h; ++y) {
-      Range range{s.kernel_y, 0};
-      for (int64_t i = 0; i < s.kernel_y; ++i)
-        if (const int64_t row = y - s.padding_y + i * s.dilation_y; row >= 0 && row < s.source_h)
-          range = {min_of(range.begin, i), i + 1};
-      rows.push_back({min_of(range.begin, range.end) * s.kernel_x, range.end * s.kernel_x});
+      Range range{0, 0};
+      for (int64_t k = 0; k < int64_t(down.shifts.size()); ++k)
+        if (const int64_t row = y + down.shifts[size_t(k)].shift; row >= 0 && row < s.source_h)
+          range = {range.end ? range.begin : k * across, (k + 1) * across};
+      rows.push_back(range);
     }
+  }
+  // The first row of the source that rows [y0, y1) of the result may read, and the one after the last.
+  Range sources(const PlaneShape& s, int64_t y0, int64_t y1) const {
+    const int64_t begin = min_of(max_of(y0 + down.lowest, int64_t(0)), s.source_h);
+    return {begin, max_of(min_of(y1 + down.highest, s.source_h), begin)};
   }
 };
 
-// Rows [y0, y1) of a plane of the result. The buffer is zero beside the columns that are copied. weight: by taps.
+// Rows [y0, y1) of a plane of the result. The buffer is zero beside the map. weight: by taps.
 template <class T>
 void correlate_rows(const PlaneShape& s, const PlaneTaps& taps, int64_t y0, int64_t y1, const T* source,
                     const Accum<T>* weight, Accum<T> bias, T* out, Accum<T>* buffer) {
   using A = Accum<T>;
   constexpr int64_t kLanes = Vec<A>::kLanes;
-  const int64_t first = y0 - s.padding_y, last = min_of(y1 + s.reach_y() - s.padding_y, s.source_h);
-  for (int64_t row = max_of(first, int64_t(0)); row < last; ++row)
-    for (int64_t x = taps.begin; x < taps.end; x += kLanes) {
-      const int64_t n = min_of(kLanes, taps.end - x);
-      store_vector(buffer + (row - first) * taps.width + taps.left + x, load_vector(source + row * s.source_w + x, n),
-                   n);
+  const PlaneTaps::Range sources = taps.sources(s, y0, y1);
+  for (int64_t row = sources.begin; row < sources.end; ++row)
+    for (int64_t x = 0; x < s.source_w; x += kLanes) {
+      const int64_t n = min_of(kLanes, s.source_w - x);
+      store_vector(buffer + (row - sources.begin) * taps.width + taps.left + x,
+                   load_vector(source + row * s.source_w + x, n), n);
     }
   // Sums that are `step` apart in the buffer.
   const auto add = [&](auto& sums, int64_t y, int64_t x, int64_t step) {
-    const A* const at = buffer + (y - y0) * taps.width + x;
+    const int64_t at = (y - sources.begin) * taps.width + x;
     for (auto& sum : sums) sum = Vec<A>(bias);
     for (int64_t k = taps.rows[size_t(y)].begin; k < taps.rows[size_t(y)].end; ++k) {
-      const A* p = at + taps.offsets[size_t(k)];
+      const A* p = buffer + (at + taps.offsets[size_t(k)]);
       for (auto& sum : sums) sum = multiply_add(load_vector(p), Vec<A>(weight[k]), sum), p += step;
     }
   };
@@ -126,15 +150,15 @@ void correlate_planes(const PlaneShape& s, int64_t batch, int64_t channels, cons
                       const Accum<T>* bias, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const PlaneTaps taps(s, Vec<A>::kLanes);
-  const int64_t step = min_of(max_of(int64_t(64), s.reach_y()), s.out_h), blocks = ceil_div(s.out_h, step);
-  const int64_t of_channel = s.kernel_y * s.kernel_x, work = step * s.out_w * of_channel;
-  exec(batch * channels * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
-    std::vector<A> buffer(size_t((step + s.reach_y()) * taps.width)), by_tap(size_t(of_channel), A(0));
+  const int64_t step = min_of(max_of(int64_t(64), taps.down.highest - taps.down.lowest), s.out_h);
+  const int64_t blocks = ceil_div(s.out_h, step), of_channel = s.kernel_y * s.kernel_x;
+  const int64_t rows = min_of(step + taps.down.highest - taps.down.lowest, s.source_h);
+  exec(batch * channels * blocks, 1 + 65536 / (step * s.out_w * of_channel + 1), [&](int64_t begin, int64_t end) {
+    std::vector<A> buffer(size_t(rows * taps.width)), weights(taps.weights.size());
     for (int64_t k = begin; k < end; ++k) {
       const int64_t y0 = k % blocks * step, plane = k / blocks, channel = plane % channels;
-      std::copy_n(weight + channel * of_channel, of_channel, by_tap.begin());
-      if (s.flipped) std::reverse(by_tap.begin(), by_tap.end());
-      correlate_rows(s, taps, y0, min_of(y0 + step, s.out_h), source + plane * s.source_h * s.source_w, by_tap.data(),
+      for (size_t i = 0; i < weights.size(); ++i) weights[i] = weight[channel * of_channel + taps.weights[i]];
+      correlate_rows(s, taps, y0, min_of(y0 + step, s.out_h), source + plane * s.source_h * s.source_w, weights.data(),
                      bias ? bias[channel] : A(0), out + plane * s.out_h * s.out_w, buffer.data());
     }
   });

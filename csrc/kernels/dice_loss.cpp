@@ -9,13 +9,12 @@
 namespace fastvision {
 namespace {
 
-// Between classes of a run that was turned over; not a power of two, for the sake of the first cache.
-constexpr int64_t kTurned = kDiceChunk + 16;
-
 // A run of pixels of one sample.
 struct Run {
   int64_t sample, chunk, first, count;
 
+  // Between classes in a buffer: whole vectors, and not a power of two, for the sake of the first cache.
+  int64_t stride() const { return ceil_div(count, int64_t(16)) * 16 + 16; }
   int64_t offset(const DiceShape& s) const { return sample * s.classes * s.pixels + first * s.pixel_stride(); }
 };
 
@@ -36,15 +35,15 @@ struct Planes {
         targets(in.targets ? in.targets + run.offset(s) : nullptr),
         stride(s.class_stride()) {
     if (!s.class_last) return;
-    stride = kTurned;
-    logits = turned(s, logits, run.count, buffers.logits);
-    if (targets) targets = turned(s, targets, run.count, buffers.targets);
+    stride = run.stride();
+    logits = turned(s, logits, run, buffers.logits);
+    if (targets) targets = turned(s, targets, run, buffers.targets);
   }
 
  private:
-  static const T* turned(const DiceShape& s, const T* from, int64_t count, std::vector<T>& buffer) {
-    buffer.resize(size_t(s.classes * kTurned));
-    transpose(from, s.classes, count, s.classes, buffer.data(), kTurned);
+  static const T* turned(const DiceShape& s, const T* from, const Run& run, std::vector<T>& buffer) {
+    buffer.resize(size_t(s.classes * run.stride()));
+    transpose(from, s.classes, run.count, s.classes, buffer.data(), run.stride());
     return buffer.data();
   }
 };
@@ -107,14 +106,14 @@ void forward(const DiceShape s, const DiceInputs<T> in, const DiceOutputs<T> out
   A inverse[kDiceChunk];
   if constexpr (kSoftmax) {
     A* const states = out.states + run.sample * s.pixels + run.first;
-    buffers.exponentials.resize(size_t(s.classes * kTurned));
+    buffers.exponentials.resize(size_t(s.classes * run.stride()));
     for_each_vector<A>(run.count, [&](int64_t i, int, auto count) {
       const auto logit = [&](int64_t c) { return load_vector(planes.logits + c * planes.stride + i, count); };
       V largest(-Rounder<A>::kLargest), sum = zero;
       for (int64_t c = 0; c < s.classes; ++c) largest = max_of(largest, logit(c));
       for (int64_t c = 0; c < s.classes; ++c) {
         const V e = exp_negative(logit(c) - largest);
-        e.store(&buffers.exponentials[size_t(c * kTurned + i)]);
+        e.store(&buffers.exponentials[size_t(c * run.stride() + i)]);
         sum = sum + e;
       }
       (V(A(1)) / sum).store(inverse + i);
@@ -127,7 +126,7 @@ void forward(const DiceShape s, const DiceInputs<T> in, const DiceOutputs<T> out
     for_each_vector<A>(run.count, [&](int64_t i, int part, auto count) {
       const auto target = targets.at(c, i, count);
       V p;
-      if constexpr (kSoftmax) p = V::load(&buffers.exponentials[size_t(c * kTurned + i)]) * V::load(inverse + i);
+      if constexpr (kSoftmax) p = V::load(&buffers.exponentials[size_t(c * run.stride() + i)]) * V::load(inverse + i);
       else p = sigmoid(load_vector(planes.logits + c * planes.stride + i, count)).value;
       const auto add = [&](GroupSum<A>& sum, V v) {
         sum.parts[part] = sum.parts[part] + select(target.counts, v, zero);
@@ -151,7 +150,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
   const V zero(A(0));
   T* to = gradient + run.offset(s);
   if (s.class_last) {
-    buffers.gradient.resize(size_t(s.classes * kTurned));
+    buffers.gradient.resize(size_t(s.classes * run.stride()));
     to = buffers.gradient.data();
   }
   const auto slope_of = [&](int64_t c) {
@@ -190,7 +189,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
       });
     }
   }
-  if (s.class_last) transpose(to, kTurned, s.classes, run.count, gradient + run.offset(s), s.classes);
+  if (s.class_last) transpose(to, run.stride(), s.classes, run.count, gradient + run.offset(s), s.classes);
 }
 
 }  // namespace

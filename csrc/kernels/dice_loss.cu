@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(kThreads)
       if constexpr (kSoftmax) {
         OnlineSum<A> sum;
         for (int64_t c = 0; c < s.classes; ++c) sum.add(logit_at(s, in, pixels[k], c));
-        largest[k] = sum.largest, inverse[k] = A(1) / sum.sum;
+        // An infinite logit makes NaN of all classes, as softmax does.
+        largest[k] = sum.largest, inverse[k] = A(1) / (sum.sum + (sum.largest - sum.largest));
         if (pixels[k].inside) {
           out.states[pixels[k].number] = largest[k];
           out.states[s.samples * s.pixels + pixels[k].number] = inverse[k];

@@ -15,26 +15,25 @@ namespace fastvision {
 namespace {
 
 constexpr int64_t kRegions = 32, kPixels = 256;  // at least for a thread
+constexpr int64_t kKeptPixels = 1 << 22;         // of all regions, in memory
 
-// What the bins of a region read.
+// What the bins of a region read; nothing where regions and maps are so large that it is worked out for each bin.
 template <class A, class Bins>
-struct BinPixels {
+struct RegionPixels {
   PsRegion<Bins> region;
   AxisPixels<A> y, x;
-
-  A share(int64_t ph, int64_t pw) const {  // what the sum of a bin is divided by
-    return max_of(region.y.length(ph) * region.x.length(pw), A(1));
-  }
 };
 
 template <class Bins, class A, class Isa>
-std::vector<BinPixels<A, Bins>> load_regions(const PsRoiShape& s, const A* rois, const Cpu<Isa>& exec) {
-  std::vector<BinPixels<A, Bins>> regions(size_t(s.map.rois));
+std::vector<RegionPixels<A, Bins>> load_regions(const PsRoiShape& s, const A* rois, const Cpu<Isa>& exec) {
+  std::vector<RegionPixels<A, Bins>> regions(size_t(s.map.rois));
+  const int64_t sides = s.map.level[0].height + s.map.level[0].width + s.map.out_h + s.map.out_w;
+  const bool kept = sides <= kKeptPixels / max_of(s.map.rois, int64_t(1));
   exec(s.map.rois, kRegions, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       auto& [region, y, x] = regions[size_t(r)];
       region = load_region(rois, s, r, Bins{});
-      if (region.is_zero()) continue;
+      if (region.is_zero() || !kept) continue;
       y.set(region.y, s.map.out_h, A(1));
       x.set(region.x, s.map.out_w, A(1));
     }
@@ -66,7 +65,8 @@ struct Range {
 template <class T, class Bins>
 class BinTask {
   using A = Accum<T>;
-  using Regions = std::vector<BinPixels<A, Bins>>;
+  using Regions = std::vector<RegionPixels<A, Bins>>;
+  using Pixel = typename AxisPixels<A>::Pixel;
 
  public:
   BinTask(const PsRoiShape& s, const Regions& regions)
@@ -77,9 +77,9 @@ class BinTask {
     const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     Range rows{map_.height, 0}, columns{map_.width, 0};
     for (const int64_t r : indices) {
-      const auto& [region, y, x] = regions_[size_t(r)];
-      rows.include(y.begin_of(ph), y.end_of(ph));
-      columns.include(x.begin_of(pw), x.end_of(pw));
+      const Taps taps = taps_of(r, ph, pw);
+      rows.include(taps.y, taps.y_end);
+      columns.include(taps.x, taps.x_end);
     }
     const int64_t across = max_of(columns.end - columns.begin, int64_t(0));
     part_.resize(size_t(max_of(rows.end - rows.begin, int64_t(0)) * across * channels_));
@@ -91,17 +91,17 @@ class BinTask {
 
   // part: [row][column][channel], from the first row and column on.
   void forward(int64_t bin, const std::vector<int64_t>& indices, const A* part, int64_t first_row, int64_t first_column,
-               int64_t across, T* out) const {
+               int64_t across, T* out) {
     const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     for (const int64_t r : indices) {
-      const auto& [region, y, x] = regions_[size_t(r)];
-      const Vec<A> share(regions_[size_t(r)].share(ph, pw));
+      const Taps taps = taps_of(r, ph, pw);
+      const Vec<A> share(taps.share);
       T* const to = out + r * s_.map.channels + bin * channels_;
       for (int64_t c = 0; c < channels_; c += kLanes<A>) {
         const int64_t count = min_of(kLanes<A>, channels_ - c);
         Vec<A> sum(A(0));
-        for (auto row = y.begin_of(ph); row != y.end_of(ph); ++row)
-          for (auto column = x.begin_of(pw); column != x.end_of(pw); ++column) {
+        for (auto row = taps.y; row != taps.y_end; ++row)
+          for (auto column = taps.x; column != taps.x_end; ++column) {
             const A* p = part + ((row->at - first_row) * across + column->at - first_column) * channels_ + c;
             sum = sum + Vec<A>(row->weight * column->weight) * load_vector(p, count);
           }
@@ -111,18 +111,18 @@ class BinTask {
   }
 
   // grad: [region][bin][channel]; part: [pixel][channel], of the whole map.
-  void backward(int64_t bin, const std::vector<int64_t>& indices, const T* grad, A* part) const {
+  void backward(int64_t bin, const std::vector<int64_t>& indices, const T* grad, A* part) {
     const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     std::fill_n(part, map_.height * map_.width * channels_, A(0));
     for (const int64_t r : indices) {
-      const auto& [region, y, x] = regions_[size_t(r)];
-      const Vec<A> share(regions_[size_t(r)].share(ph, pw));
+      const Taps taps = taps_of(r, ph, pw);
+      const Vec<A> share(taps.share);
       const T* const from = grad + r * s_.map.channels + bin * channels_;
       for (int64_t c = 0; c < channels_; c += kLanes<A>) {
         const int64_t count = min_of(kLanes<A>, channels_ - c);
         const Vec<A> g = load_vector(from + c, count) / share;
-        for (auto row = y.begin_of(ph); row != y.end_of(ph); ++row)
-          for (auto column = x.begin_of(pw); column != x.end_of(pw); ++column) {
+        for (auto row = taps.y; row != taps.y_end; ++row)
+          for (auto column = taps.x; column != taps.x_end; ++column) {
             A* const p = part + (row->at * map_.width + column->at) * channels_ + c;
             store_vector(p, load_vector(p, count) + Vec<A>(row->weight * column->weight) * g, count);
           }
@@ -131,11 +131,26 @@ class BinTask {
   }
 
  private:
+  // The pixels of a bin along both axes, and what its sum is divided by.
+  struct Taps {
+    const Pixel *y, *y_end, *x, *x_end;
+    A share;
+  };
+  Taps taps_of(int64_t r, int64_t ph, int64_t pw) {
+    const auto& [region, y, x] = regions_[size_t(r)];
+    const A share = max_of(region.y.length(ph) * region.x.length(pw), A(1));
+    if (!y.ends.empty()) return {y.begin_of(ph), y.end_of(ph), x.begin_of(pw), x.end_of(pw), share};
+    y_.clear(), x_.clear();
+    y_.add_bin(region.y, ph, A(1)), x_.add_bin(region.x, pw, A(1));
+    return {y_.begin_of(0), y_.end_of(0), x_.begin_of(0), x_.end_of(0), share};
+  }
+
   const PsRoiShape& s_;
   const RoiAlignShape::Level& map_;
   const int64_t channels_;
   const Regions& regions_;
   std::vector<A> part_;
+  AxisPixels<A> y_, x_;  // of a bin, where they are not kept
 };
 
 // f(image, pixel) for every pixel of the maps.
@@ -199,7 +214,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   });
   const auto parts = std::make_unique_for_overwrite<A[]>(planes ? 0 : size_t(s.map.batch * bins * part));
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
-    const BinTask<T, Bins> task(s, regions);
+    BinTask<T, Bins> task(s, regions);
     std::vector<A> own(planes ? size_t(part) : 0);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bins, bin = k % bins;

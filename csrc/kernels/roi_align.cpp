@@ -134,7 +134,7 @@ void forward_planes(const RoiAlignShape& s, const T* planes, int64_t stride, int
   }
 }
 
-constexpr int kPlanes = 4;  // that are made at a time
+constexpr int kPlanesAtOnce = 4;
 
 // `count` planes of a region. `end` is the end of memory that may be read.
 template <class T>
@@ -143,10 +143,10 @@ void forward_region(const RoiAlignShape& s, const T* planes, int64_t count, cons
   using A = Accum<T>;
   const int64_t vectors = ceil_div(taps.x.high - taps.x.low + 1, kLanes<A>);
   const bool small = !taps.x.four_at.empty() && !taps.y.four_at.empty() && vectors <= 2;
-  const T* const last = planes + (kPlanes - 1) * stride + taps.y.high * width + taps.x.low;
-  if (small && count == kPlanes && last + vectors * kLanes<A> <= end) {
-    if (vectors == 1) forward_planes<kPlanes, 1, true>(s, planes, stride, width, taps, out);
-    else forward_planes<kPlanes, 2, true>(s, planes, stride, width, taps, out);
+  const int64_t last = (kPlanesAtOnce - 1) * stride + taps.y.high * width + taps.x.low;
+  if (small && count == kPlanesAtOnce && last + vectors * kLanes<A> <= end - planes) {
+    if (vectors == 1) forward_planes<kPlanesAtOnce, 1, true>(s, planes, stride, width, taps, out);
+    else forward_planes<kPlanesAtOnce, 2, true>(s, planes, stride, width, taps, out);
     return;
   }
   for (int64_t i = 0; i < count; ++i, planes += stride, out += s.bins()) {
@@ -218,14 +218,14 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
         const int l = p.roi.level;
         forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], bin, to);
       }
-      for (int64_t c = 0; c < s.channels && !s.channels_last; c += kPlanes)
+      for (int64_t c = 0; c < s.channels && !s.channels_last; c += kPlanesAtOnce)
         for (int64_t i = 0; i < count; ++i) {
           const Placed<A>& p = placed[size_t(first + i)];
           if (p.roi.is_zero()) continue;
           const int l = p.roi.level;
           const int64_t stride = s.map_channel_stride(l);
           forward_region(s, maps.at[l] + s.map_offset(l, p.roi.image) + c * stride,
-                         min_of(int64_t(kPlanes), s.channels - c), maps.at[l] + s.map_offset(l, s.batch), stride,
+                         min_of(int64_t(kPlanesAtOnce), s.channels - c), maps.at[l] + s.map_offset(l, s.batch), stride,
                          s.level[l].width, taps[size_t(i)], row, out + p.index * per_roi + c * s.bins());
         }
     }

@@ -26,18 +26,23 @@ struct AxisPixels {
   // Bins: SampledBins or the like.
   template <class Bins>
   void set(const Bins& axis, int64_t bins, A share) {
+    clear();
+    for (int64_t p = 0; p < bins; ++p) add_bin(axis, p, share);
+  }
+  void clear() {
     pixels.clear();
     ends.clear();
-    for (int64_t p = 0; p < bins; ++p) {
-      const size_t begin = pixels.size();
-      const auto steps = axis.steps(p);
-      for (int64_t i = steps.begin; i < steps.end; ++i) {
-        const Tap<A> tap = axis.tap(p, i);
-        if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
-        if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
-      }
-      ends.push_back(pixels.size());
+  }
+  template <class Bins>
+  void add_bin(const Bins& axis, int64_t p, A share) {
+    const size_t begin = pixels.size();
+    const auto steps = axis.steps(p);
+    for (int64_t i = steps.begin; i < steps.end; ++i) {
+      const Tap<A> tap = axis.tap(p, i);
+      if (tap.low_weight != A(0)) add(begin, tap.low, tap.low_weight * share);
+      if (tap.high_weight != A(0)) add(begin, tap.high, tap.high_weight * share);
     }
+    ends.push_back(pixels.size());
   }
   const Pixel* begin_of(int64_t p) const { return pixels.data() + (p ? ends[size_t(p - 1)] : 0); }
   const Pixel* end_of(int64_t p) const { return pixels.data() + ends[size_t(p)]; }

@@ -343,13 +343,16 @@ FV_HD Vec<Accum<T>> load_vector(const T* p, int64_t n) {
   if constexpr (sizeof(T) == 4) return Vec<float>(_mm512_maskz_loadu_ps(__mmask16(lanes), p));
   else if constexpr (sizeof(T) == 8) return Vec<double>(_mm512_maskz_loadu_pd(__mmask8(lanes), p));
   else return from_halves<T>(RawHalves(_mm256_maskz_loadu_epi16(__mmask16(lanes), p)));
-#elif defined(__AVX2__)
+#else
+  if (n == Vec<Accum<T>>::kLanes) return load_vector(p);
+#if defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return Vec<float>(_mm256_maskload_ps(p, __m256i(lanes_below<float>(n))));
   else if constexpr (sizeof(T) == 8) return Vec<double>(_mm256_maskload_pd(p, __m256i(lanes_below<double>(n))));
 #endif
   T lanes_in_memory[Vec<Accum<T>>::kLanes] = {};
   memcpy(lanes_in_memory, p, size_t(n) * sizeof(T));
   return load_vector(lanes_in_memory);
+#endif
 }
 template <class T>
 FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
@@ -358,13 +361,16 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
   if constexpr (sizeof(T) == 4) return _mm512_mask_storeu_ps(p, __mmask16(lanes), v.raw);
   else if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, __mmask8(lanes), v.raw);
   else return _mm256_mask_storeu_epi16(p, __mmask16(lanes), __m256i(to_halves<T>(v)));
-#elif defined(__AVX2__)
+#else
+  if (n == Vec<Accum<T>>::kLanes) return store_vector(p, v);
+#if defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return _mm256_maskstore_ps(p, __m256i(lanes_below<float>(n)), v.raw);
   else if constexpr (sizeof(T) == 8) return _mm256_maskstore_pd(p, __m256i(lanes_below<double>(n)), v.raw);
 #endif
   T lanes_in_memory[Vec<Accum<T>>::kLanes];
   store_vector(lanes_in_memory, v);
   memcpy(p, lanes_in_memory, size_t(n) * sizeof(T));
+#endif
 }
 
 // Lanes that lie `stride` apart in memory.

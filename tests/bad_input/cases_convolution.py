@@ -1,5 +1,7 @@
 """Cases A072 to A079, A093, A098 and those of newer convolutions. A function per case, called with the backend."""
 
+import itertools
+
 import torch
 from cases_regions import X, raises
 from fastvision import nn, ops
@@ -71,6 +73,25 @@ def huge_steps(b):
             for number in (2**31, 2**63 - 1):
                 with raises(ValueError, op, name, "expected an integer < 2**31", str(number)):
                     call(**{name: number})
+
+
+def taps_far_outside_of_the_maps(b):
+    """Nothing may be as large as the dilation: only the middle taps meet the map."""
+    for far in (20_000, 2**31 - 8):
+        for groups, format in itertools.product((1, 2), (torch.contiguous_format, torch.channels_last)):
+            x, w = X(1, 2, 9, 8), X(2, 2 // groups, 3, 3)
+            w[0, 0, 0, 0] = torch.nan
+            for op in (ops.conv2d, ops.conv_transpose2d):
+                options = {"padding": far, "dilation": far, "groups": groups, "algorithm": "fastvision"}
+                ours = [t.to(b.device).requires_grad_() for t in (x.to(memory_format=format), w)]
+                out = op(*ours, **options)
+                theirs = [t.clone().requires_grad_() for t in (x, w)]
+                expected = op(theirs[0], theirs[1][..., 1:2, 1:2], groups=groups, algorithm="torch")
+                torch.testing.assert_close(out.cpu(), expected)
+                for ours_, right in zip(
+                    torch.autograd.grad(out.sum(), ours), torch.autograd.grad(expected.sum(), theirs), strict=True
+                ):
+                    torch.testing.assert_close(ours_.cpu(), right)
 
 
 def no_channels_and_no_pixels(b):

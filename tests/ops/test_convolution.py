@@ -4,6 +4,7 @@ import pytest
 import torch
 from convolutions import compare, tensors
 from fastvision import nn, ops
+from fastvision.ops._dispatch import own_is_faster
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, FORMATS, LAYOUTS, lay_out, seeds
@@ -196,3 +197,32 @@ def test_each_gradient_is_chosen_by_itself(format):
         torch.autograd.gradgradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
     far = (torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64)).requires_grad_()
     torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 1, 8, 8, 2), (x, far))
+
+
+DEPTHWISE_CHOICES = [  # which, format, kernel, size, stride, dilation, dtype, taken
+    ("gather", torch.contiguous_format, 3, 14, 1, 1, torch.float32, True),
+    ("scatter", torch.contiguous_format, 3, 14, 1, 1, torch.bfloat16, True),
+    ("gather", torch.contiguous_format, 3, 13, 1, 1, torch.float32, False),
+    ("gather", torch.channels_last, 3, 14, 1, 1, torch.float32, False),
+    ("product", torch.contiguous_format, 3, 14, 1, 1, torch.float32, False),
+    ("gather", torch.contiguous_format, 5, 28, 1, 1, torch.float32, True),
+    ("gather", torch.contiguous_format, 5, 27, 1, 1, torch.float32, False),
+    ("gather", torch.contiguous_format, 7, 56, 1, 1, torch.float32, False),
+    ("product", torch.contiguous_format, 5, 14, 1, 1, torch.float32, True),
+    ("product", torch.channels_last, 7, 14, 2, 1, torch.float32, True),
+    ("product", torch.contiguous_format, 3, 14, 2, 1, torch.float32, False),
+    ("scatter", torch.channels_last, 3, 14, 2, 1, torch.float16, True),
+    ("scatter", torch.channels_last, 3, 14, 2, 1, torch.float32, False),
+    ("gather", torch.contiguous_format, 3, 14, 1, 2, torch.float32, True),
+    ("gather", torch.channels_last, 3, 14, 1, 2, torch.float32, False),
+    ("gather", torch.contiguous_format, 3, 14, 2, 2, torch.float32, False),
+]
+
+
+@pytest.mark.parametrize("choice", DEPTHWISE_CHOICES)
+def test_auto_of_one_channel_per_group(choice):
+    which, format, kernel, size, stride, dilation, dtype, taken = choice
+    x = torch.empty(1, 8, size, size + 1, dtype=dtype).to(memory_format=format)
+    weight = torch.empty(8, 1, kernel, kernel, dtype=dtype)
+    padding = dilation * (kernel // 2)
+    assert own_is_faster(which, x, weight, (stride, stride, padding, padding, dilation, dilation), 8) == taken

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from fastvision import ops
@@ -87,6 +89,20 @@ def test_gradcheck(backend, activation, reduction):
     options = {"activation": activation, "reduction": reduction}
     torch.autograd.gradcheck(lambda x: ops.dice_loss(x, t, **options), (x,))
     torch.autograd.gradcheck(lambda x: ops.dice_loss(x, labels, ignore_index=9, smooth=0.1, **options), (x,))
+
+
+def test_infinite_logits(backend):
+    """Softmax of plus infinity is NaN, minus infinity has no part; a sigmoid has both ends."""
+    for value, activation in itertools.product((torch.inf, -torch.inf, torch.nan), ("softmax", "sigmoid")):
+        x = torch.linspace(-1, 1, 24).view(2, 3, 4)
+        x[0, 1, 2] = value
+        labels = torch.tensor([[0, 2, 1, 0], [2, 2, 0, 1]])
+        dense = functional.one_hot(labels, 3).movedim(-1, 1)
+        out = ops.dice_loss(
+            x.to(backend.device), labels.to(backend.device), activation=activation, smooth=1.0, reduction="none"
+        )
+        expected = dice_loss_reference(x.double(), dense, activation)
+        torch.testing.assert_close(out.cpu().double(), expected, equal_nan=True, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_that_there_are_not_raise(backend):

@@ -112,6 +112,19 @@ def test_gradcheck(backend, op, format):
 
 
 @pytest.mark.parametrize("op", [ops.ps_roi_align, ops.ps_roi_pool])
+def test_regions_too_long_to_keep_what_they_read(op):
+    x = torch.rand(1, 2, 70_000, 1)
+    roi = torch.tensor([[0.0, 0, 0, 1, 69_000]])
+    (of_one, from_one), (out, gradient) = (
+        (pooled, *torch.autograd.grad(pooled.sum(), t))
+        for t, rois in ((x.clone().requires_grad_(), roi.repeat(n, 1)) for n in (1, 64))
+        for pooled in [op(t, rois, (2, 1))]
+    )
+    assert torch.equal(out, of_one.expand_as(out))
+    torch.testing.assert_close(gradient, 64 * from_one)
+
+
+@pytest.mark.parametrize("op", [ops.ps_roi_align, ops.ps_roi_pool])
 def test_bad_arguments(backend, op):
     x, rois = torch.rand(1, 8, 6, 6, device=backend.device), torch.tensor([[0.0, 0, 0, 3, 3]], device=backend.device)
     with pytest.raises(ValueError, match=r"input: expected a multiple of 3 \* 1 channels, got 8"):

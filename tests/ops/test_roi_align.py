@@ -144,6 +144,23 @@ def test_nan_reaches_exactly_the_bins_that_read_it(backend):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("seed", range(3))  # each has an instruction set of its own
+def test_values_that_are_not_finite_stay_in_the_bins_that_read_them(backend, format, value, seed):
+    """Several planes at a time, vectors that reach beyond a region, bins with fewer than four rows of pixels."""
+    g = backend.vary(seed)
+    x = torch.rand(2, 7, 20, 24, generator=g)
+    rois = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), random_boxes(g, 4, size=20.0)], 1).float()
+    x[0, 3, 9, 11] = x[1, 6, 10, 4] = x[1, 0, 19, 23] = value
+    marked = (~x.isfinite()).double()
+    out = ops.roi_align(x.to(backend.device, memory_format=format), rois.to(backend.device), 5, 1.0, 2, True)
+    read = roi_align_reference(marked, rois.double(), (5, 5), 1.0, 2, True) > 0
+    assert torch.equal(~out.isfinite().cpu(), read)
+    clean = roi_align_reference(x.nan_to_num(0, 0).double(), rois.double(), (5, 5), 1.0, 2, True)
+    assert_close(out.cpu()[~read], clean[~read])
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_huge_region_costs_no_more_than_the_map(backend, format):
     x = torch.rand(2, 4, 8, 8, device=backend.device).contiguous(memory_format=format).requires_grad_()
     for size in (1e5, 1e9, 1e30, 3e38):

@@ -35,6 +35,8 @@ def group_names(op: str, name: str, t: Tensor) -> Tensor:
 
 def pair(op: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
     """(vertical, horizontal) from one int or two."""
+    if type(value) is int:
+        return value, value
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
     if len(values) == 1:
         values *= 2
@@ -65,12 +67,12 @@ def accumulated_dtype(op: str, argument: str, t: Tensor, like: Tensor) -> None:
 
 
 def floats(op: str, argument: str, t: Tensor) -> None:
-    ok = _name(t.dtype) in ("float32", "float64")
+    ok = t.dtype in (torch.float32, torch.float64)
     check(ok, op, ": ", argument, ": expected dtype float32 or float64, got ", _name(t.dtype))
 
 
 def all_floats(op: str, argument: str, t: Tensor) -> None:
-    ok = _name(t.dtype) in ("float16", "bfloat16", "float32", "float64")
+    ok = t.dtype in (*_HALVES, torch.float32, torch.float64)
     check(ok, op, ": ", argument, ": expected dtype float16, bfloat16, float32 or float64, got ", _name(t.dtype))
 
 

@@ -24,6 +24,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return depthwise and (which == "scatter" or max(geometry[4:]) > 1)
     if has_empty_windows(weight, geometry):
         return True  # torch 2.13 may crash
+    if torch.compiler.is_exporting():
+        return False  # an exported program may run elsewhere
     channels_last, wide = is_channels_last(input), input.dtype in (torch.float32, torch.float64)
     if not depthwise:
         if which != "product" and _is_winograd(input, weight, geometry, groups):
@@ -40,7 +42,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
     if unit_stride:
         narrowest = 14 if max(kernel) <= 3 else 28  # of the maps for which rows of a plane are long enough
         few_taps = 3 <= min(kernel) <= max(kernel) <= 5
-        return which != "product" and not channels_last and few_taps and min(input.shape[2:]) >= narrowest
+        long_rows = all(size >= narrowest for size in input.shape[2:])
+        return which != "product" and not channels_last and few_taps and long_rows
     if stride == 1 or min(kernel) < 2 * stride - stride % 2:  # smaller than for bilinear upsampling
         return False
     if which == "gather":
@@ -63,8 +66,6 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     """3 x 3 and dense, in float32: on the CPU the own kernel has fewer products, if its transforms pay."""
     if input.dtype != torch.float32 or groups != 1 or tuple(weight.shape[2:]) != (3, 3) or max(geometry[:2]) > 1:
         return False
-    if torch.compiler.is_exporting():
-        return False  # an exported program may run elsewhere
     batch, _, *sides = input.shape
     inside = tiles = batch  # pairs of pixels and taps that meet, and tiles of 2 x 2 pixels
     for size, padding, dilation in zip(sides, geometry[2:4], geometry[4:]):
