@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 def pytest_configure() -> None:
     """Builds the CUDA kernels for the CPU, unless FASTVISION_EMULATED already names such a library."""
+    # Before torch is imported: threads that spin while they wait keep the other workers' from the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if "FASTVISION_EMULATED" in os.environ:
         return
     try:
