@@ -291,14 +291,7 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
     return depthwise_rows(s, large_layout(s), small_layout(s), gathered_axes(s), large, wide.at, of_bias, small, exec);
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(gathered_plane(s), s.batch, s.groups, large, wide.at, of_bias, small, exec);
-  if (is_far_apart(s))
-    return exec(s.batch * s.groups * s.small_channels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t group = k / s.small_channels % s.groups;
-        gather_directly(s, k / s.small_channels / s.groups, group, k % s.small_channels, large, wide.at, of_bias,
-                        small);
-      }
-    });
+  if (is_far_apart(s)) return convolve_directly<true>(s, large, wide.at, of_bias, small, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
@@ -347,14 +340,7 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
       }
     });
   }
-  if (is_far_apart(s))
-    return exec(s.batch * s.groups * s.large_channels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t group = k / s.large_channels % s.groups;
-        scatter_directly(s, k / s.large_channels / s.groups, group, k % s.large_channels, small, wide.at, of_bias,
-                         large);
-      }
-    });
+  if (is_far_apart(s)) return convolve_directly<false>(s, small, wide.at, of_bias, large, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
   exec(s.batch * s.groups * blocks, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {

@@ -6,6 +6,7 @@
 
 #include "convolution.h"
 #include "simd.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {
@@ -116,14 +117,10 @@ void depthwise_pixel(const ConvolutionShape& s, const MapLayout& from, const Dep
   for (int64_t c = 0; c < channels; c += 4 * kLanes) {
     const int64_t left = min_of(channels - c, 4 * kLanes), vectors = ceil_div(left, kLanes);
     const int64_t lanes = left - (vectors - 1) * kLanes;
-    const auto part = [&](auto count) {
+    with_constant(vectors, [&](auto count) {
       depthwise_channels<count()>(s, from, axes, y, x, source + c, weight + c, bias ? bias + c : nullptr, out + c,
                                   lanes);
-    };
-    if (vectors == 4) part(std::integral_constant<int, 4>());
-    else if (vectors == 3) part(std::integral_constant<int, 3>());
-    else if (vectors == 2) part(std::integral_constant<int, 2>());
-    else part(std::integral_constant<int, 1>());
+    });
   }
 }
 

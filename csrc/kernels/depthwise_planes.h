@@ -9,6 +9,7 @@
 
 #include "convolution.h"
 #include "simd.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {
@@ -37,16 +38,7 @@ inline PlaneShape scattered_plane(const ConvolutionShape& s) {
   return p;
 }
 
-constexpr int kSums = 4;  // vectors that are added up at a time
-
-// Calls f with min(count, kSums) as a constant.
-template <class F>
-FV_HD void with_sums(int64_t count, F&& f) {
-  if (count >= 4) f(std::integral_constant<int, 4>());
-  else if (count == 3) f(std::integral_constant<int, 3>());
-  else if (count == 2) f(std::integral_constant<int, 2>());
-  else f(std::integral_constant<int, 1>());
-}
+constexpr int kSums = 4;  // vectors that are added up at a time, at most
 
 // The taps along one axis that meet the map for some pixel of the result: all others are left out, so that no number
 // here is larger than the maps are.
@@ -128,7 +120,7 @@ void correlate_rows(const PlaneShape& s, const PlaneTaps& taps, int64_t y0, int6
   const bool narrow = s.out_w <= kLanes;
   for (int64_t y = y0, count; narrow && y < y1; y += count) {  // some rows with the same taps
     for (count = 1; count < kSums && y + count < y1 && taps.rows[size_t(y + count)] == taps.rows[size_t(y)];) ++count;
-    with_sums(count, [&](auto rows) {
+    with_constant(count, [&](auto rows) {
       Vec<A> sums[rows()];
       add(sums, y, 0, taps.width);
       for (int i = 0; i < rows; ++i) store_vector(out + (y + i) * s.out_w, sums[i], s.out_w);
@@ -136,7 +128,7 @@ void correlate_rows(const PlaneShape& s, const PlaneTaps& taps, int64_t y0, int6
   }
   for (int64_t y = y0; !narrow && y < y1; ++y)
     for (int64_t x = 0; x < s.out_w; x += kSums * kLanes)
-      with_sums(ceil_div(s.out_w - x, kLanes), [&](auto vectors) {
+      with_constant(ceil_div(s.out_w - x, kLanes), [&](auto vectors) {
         Vec<A> sums[vectors()];
         add(sums, y, x, kLanes);
         T* to = out + y * s.out_w + x;
@@ -172,7 +164,7 @@ void add_product_of_tap(const ConvolutionShape& s, int64_t y0, int64_t y1, int64
   constexpr int64_t kLanes = Vec<A>::kLanes;
   const int64_t x0 = max_of(-right, int64_t(0)), x1 = min_of(s.large_w - right, s.small_w);
   y0 = max_of(y0, -down), y1 = min_of(s.large_h - down, y1);
-  // sum[i] += small(y, x + i step) large(...), the last one `lanes` wide.
+  // sum[i] += the vectors that are i steps after small(y, x) and its partner; the last one has `lanes` lanes.
   const auto add = [&](auto& sum, int64_t y, int64_t x, int64_t step, int64_t large_step, auto all_but_last,
                        int64_t lanes) {
     const T *p = small + y * s.small_w + x, *q = large + (y + down) * s.large_w + x + right;
@@ -188,19 +180,18 @@ void add_product_of_tap(const ConvolutionShape& s, int64_t y0, int64_t y1, int64
     f(sum);
     for (int i = 0; i < count; ++i) store_vector(sums + i * kLanes, sum[i]);
   };
-  if (x1 - x0 <= kLanes) {  // some rows at a time
-    const int64_t lanes = x1 - x0;
+  if (x1 <= x0) return;
+  if (const int64_t lanes = x1 - x0; lanes <= kLanes) {  // some rows at a time
     int64_t y = y0;
-    if (lanes > 0)
-      with_loaded(std::integral_constant<int, kSums>(), [&](auto& sum) {
-        for (; y + kSums <= y1; y += kSums) add(sum, y, x0, s.small_w, s.large_w, lanes, lanes);
-      });
-    for (; lanes > 0 && y < y1; ++y)
+    with_loaded(std::integral_constant<int, kSums>(), [&](auto& sum) {
+      for (; y + kSums <= y1; y += kSums) add(sum, y, x0, s.small_w, s.large_w, lanes, lanes);
+    });
+    for (; y < y1; ++y)
       with_loaded(std::integral_constant<int, 1>(), [&](auto& sum) { add(sum, y, x0, 0, 0, lanes, lanes); });
     return;
   }
   for (int64_t x = x0; x < x1; x += kSums * kLanes)
-    with_sums(ceil_div(x1 - x, kLanes), [&](auto vectors) {
+    with_constant(ceil_div(x1 - x, kLanes), [&](auto vectors) {
       const int64_t lanes = min_of(kLanes, x1 - x - (vectors - 1) * kLanes);
       with_loaded(vectors, [&](auto& sum) {
         for (int64_t y = y0; y < y1; ++y)

@@ -77,21 +77,20 @@ def huge_steps(b):
 
 def taps_far_outside_of_the_maps(b):
     """Nothing may be as large as the dilation: only the middle taps meet the map."""
-    for far in (20_000, 2**31 - 8):
-        for groups, format in itertools.product((1, 2), (torch.contiguous_format, torch.channels_last)):
-            x, w = X(1, 2, 9, 8), X(2, 2 // groups, 3, 3)
-            w[0, 0, 0, 0] = torch.nan
-            for op in (ops.conv2d, ops.conv_transpose2d):
-                options = {"padding": far, "dilation": far, "groups": groups, "algorithm": "fastvision"}
-                ours = [t.to(b.device).requires_grad_() for t in (x.to(memory_format=format), w)]
-                out = op(*ours, **options)
-                theirs = [t.clone().requires_grad_() for t in (x, w)]
-                expected = op(theirs[0], theirs[1][..., 1:2, 1:2], groups=groups, algorithm="torch")
-                torch.testing.assert_close(out.cpu(), expected)
-                for ours_, right in zip(
-                    torch.autograd.grad(out.sum(), ours), torch.autograd.grad(expected.sum(), theirs), strict=True
-                ):
-                    torch.testing.assert_close(ours_.cpu(), right)
+    formats = (torch.contiguous_format, torch.channels_last)
+    for far, groups, format, unread in itertools.product((20_000, 2**31 - 8), (1, 2), formats, (1.0, torch.nan)):
+        x, w = X(1, 2, 9, 8), X(2, 2 // groups, 3, 3)
+        w[0, 0, 0, 0] = unread
+        for op, stride in itertools.product((ops.conv2d, ops.conv_transpose2d), (1, 2)):
+            options = {"padding": far, "dilation": far, "stride": stride, "groups": groups, "algorithm": "fastvision"}
+            ours = [t.to(b.device).requires_grad_() for t in (x.to(memory_format=format), w)]
+            out = op(*ours, **options)
+            theirs = [t.clone().requires_grad_() for t in (x, w)]
+            expected = op(theirs[0], theirs[1][..., 1:2, 1:2], stride=stride, groups=groups, algorithm="torch")
+            torch.testing.assert_close(out.cpu(), expected)
+            gradients = (torch.autograd.grad(o.sum(), t) for o, t in ((out, ours), (expected, theirs)))
+            for found, right in zip(*gradients, strict=True):
+                torch.testing.assert_close(found.cpu(), right)
 
 
 def no_channels_and_no_pixels(b):

@@ -150,11 +150,14 @@ def test_values_that_are_not_finite_stay_in_the_bins_that_read_them(backend, for
     """Several planes at a time, vectors that reach beyond a region, bins with fewer than four rows of pixels."""
     g = backend.vary(seed)
     x = torch.rand(2, 7, 20, 24, generator=g)
-    rois = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), random_boxes(g, 4, size=20.0)], 1).float()
+    middle = torch.tensor([[11.0, 9], [4, 10], [23, 19], [11, 9]])
+    reach = 1 + 12 * torch.rand(2, 4, 2, generator=g)
+    rois = torch.cat([torch.tensor([[0.0], [1], [1], [0]]), middle - reach[0], middle + reach[1]], 1)
     x[0, 3, 9, 11] = x[1, 6, 10, 4] = x[1, 0, 19, 23] = value
     marked = (~x.isfinite()).double()
     out = ops.roi_align(x.to(backend.device, memory_format=format), rois.to(backend.device), 5, 1.0, 2, True)
     read = roi_align_reference(marked, rois.double(), (5, 5), 1.0, 2, True) > 0
+    assert read.flatten(1).any(1).all()
     assert torch.equal(~out.isfinite().cpu(), read)
     clean = roi_align_reference(x.nan_to_num(0, 0).double(), rois.double(), (5, 5), 1.0, 2, True)
     assert_close(out.cpu()[~read], clean[~read])

@@ -11,6 +11,7 @@ from torch import Tensor
 from .._lib import check
 
 _HALVES = (torch.float16, torch.bfloat16)
+_FLOATS = (*_HALVES, torch.float32, torch.float64)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 
@@ -72,7 +73,7 @@ def floats(op: str, argument: str, t: Tensor) -> None:
 
 
 def all_floats(op: str, argument: str, t: Tensor) -> None:
-    ok = t.dtype in (*_HALVES, torch.float32, torch.float64)
+    ok = t.dtype in _FLOATS
     check(ok, op, ": ", argument, ": expected dtype float16, bfloat16, float32 or float64, got ", _name(t.dtype))
 
 
