@@ -189,6 +189,10 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
+    """As ``torch.library.register_autograd``. Of several results those without a gradient have None
+    and not zeros, unless ``setup_context`` asks for them."""
+    if setup_context and len(op.overload._schema.returns) > 1:
+        backward, setup_context = _without_zeros(op, backward, setup_context)
     for namespace in NAMESPACES:
         torch.library.register_autograd(f"{namespace}::{op.name}", backward, setup_context=setup_context)
     op.transformed = transformable(op, backward, setup_context)
@@ -207,6 +211,23 @@ def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Calla
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function: Any = type(f"{op.name}_function", (torch.autograd.Function,), functions)
     op.differentiable = function.apply
+
+
+def _without_zeros(
+    op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """torch would make a tensor of zeros for each result without a gradient, as large as the result."""
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        setup_context(ctx, inputs, output)
+
+    def of_some(ctx: Any, *grads: Any) -> Any:
+        if all(grad is None for grad in grads):
+            return (None,) * len(op.overload._schema.arguments)
+        return backward(ctx, *grads)
+
+    return of_some, setup
 
 
 def register_no_gradient(op: Op) -> None:

@@ -5,8 +5,9 @@ import inspect
 import fastvision
 import pytest
 import torch
-from fastvision import ops
+from fastvision import _lib, ops
 from samples import native_calls, public_calls
+from torch.utils._python_dispatch import TorchDispatchMode
 
 NATIVE = native_calls()
 PUBLIC = public_calls()
@@ -33,6 +34,52 @@ def test_opcheck(backend, name, args):
 def test_every_native_op_has_a_sample():
     listed = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("fastvision::")}
     assert listed - {"build_info", "set_cpu_isa"} == {name for name, _ in NATIVE}
+
+
+class MadeZeros(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if "zero" in func.__name__:
+            self.shapes.append(tuple(out.shape))
+        return out
+
+
+def test_results_without_a_gradient_bring_no_zeros(backend):
+    """Autograd would make zeros as large as the argmax of a pooling for a gradient that nobody reads."""
+    tried = set()
+    for name, args in NATIVE:
+        args = [move(a, backend.device) for a in args]
+        out = next(op for op in _lib.Op._all if op.name == name)(*args)
+        if not isinstance(out, tuple) or not any(o.requires_grad for o in out):
+            continue
+        tried.add(name)
+        first = next(o for o in out if o.requires_grad)
+        leaves = [a for a in args if isinstance(a, torch.Tensor) and a.requires_grad]
+        with MadeZeros() as made:
+            torch.autograd.grad(first, leaves, torch.ones_like(first), allow_unused=True)
+        assert made.shapes == [], name
+    assert tried >= {"max_pool2d", "roi_pool", "roi_align_max", "sigmoid_focal_loss", "dice_loss", "box_iou_loss"}
+
+
+class Forgets(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return None
+
+
+def test_no_gradient_of_the_result_is_none_of_the_arguments(backend):
+    x = torch.rand(1, 2, 4, 4, device=backend.device, requires_grad=True)
+    out, _ = ops.max_pool2d(x, 2, return_indices=True)
+    (Forgets.apply(out).sum() + 2 * x.sum()).backward()
+    assert torch.equal(x.grad, torch.full_like(x, 2))
 
 
 @pytest.mark.parametrize(("name", "f", "args"), PUBLIC, ids=[name for name, _, _ in PUBLIC])

@@ -126,7 +126,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.mark_non_differentiable(gradient1, gradient2)
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     boxes1, boxes2, *gradients = ctx.saved_tensors
     needed = tuple(ctx.needs_input_grad[:2])
     if ctx.with_gradient == needed and not torch.is_grad_enabled():  # otherwise a second gradient may be asked for

@@ -179,6 +179,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _setup_second_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     *tensors, ctx.geometry = inputs
     ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(True)  # the second gradient is of all results together
 
 
 def _second_input_backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:

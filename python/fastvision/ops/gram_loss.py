@@ -66,7 +66,6 @@ def _(x: Tensor, target: Tensor, normalize: bool, tf32: bool) -> tuple[Tensor, T
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, _, ctx.normalize, _ = inputs
     ctx.save_for_backward(x, output[1])
-    ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, of_losses: Tensor | None, of_slopes: Tensor | None) -> tuple[Tensor | None, ...]:

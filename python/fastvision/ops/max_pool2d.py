@@ -126,7 +126,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.channels_last = is_channels_last(input)
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
     (index,) = ctx.saved_tensors
     return _backward_op(grad, index, ctx.window, *ctx.size, ctx.channels_last), None, None, None
 

@@ -175,15 +175,12 @@ def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
     input, rois, ctx.scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
     ctx.save_for_backward(rois, output[1])
     ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)  # no zeros for argmax
     ctx.shape = input.shape
     ctx.channels_last = is_channels_last(input)
 
 
-def _max_backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+def _max_backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
     refuse_box_gradient("roi_align", ctx.needs_input_grad[1])
-    if grad is None:
-        return None, None, None, None, None, None, None
     rois, argmax = ctx.saved_tensors
     n, _channels, h, w = ctx.shape
     sampling = ctx.scale, ctx.sampling_ratio, ctx.aligned

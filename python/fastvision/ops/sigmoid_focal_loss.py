@@ -120,7 +120,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.mark_non_differentiable(counted, gradient)
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     _losses.refuse_gradient("sigmoid_focal_loss", "targets", ctx.needs_input_grad[1])
     _losses.refuse_gradient("sigmoid_focal_loss", "weight", ctx.needs_input_grad[2])
     *saved, gradient = ctx.saved_tensors

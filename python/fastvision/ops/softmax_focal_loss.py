@@ -103,7 +103,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.mark_non_differentiable(counted, states)
 
 
-def _backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     _losses.refuse_gradient("softmax_focal_loss", "weight", ctx.needs_input_grad[2])
     return _backward_op(grad, *ctx.saved_tensors, ctx.ignore_index, ctx.reduction), *(None,) * 7
 
