@@ -207,19 +207,14 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   const auto indices = by_image(s, regions);
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   const bool channels_last = s.map.channels_last;
-  const auto turned = std::make_unique_for_overwrite<T[]>(channels_last ? 0 : size_t(s.map.rois * s.map.channels));
-  exec(channels_last ? 0 : s.map.rois, kRegions, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r)
-      transpose(grad + r * s.map.channels, bins, channels, bins, &turned[size_t(r * s.map.channels)], channels);
-  });
+  const ByBin<T> by_bin(grad, s.map.rois, channels, bins, channels_last, exec);
   const auto parts = std::make_unique_for_overwrite<A[]>(channels_last ? size_t(s.map.batch * bins * part) : 0);
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
     BinTask<T, Bins> task(s, regions);
     std::vector<A> own(channels_last ? 0 : size_t(part));
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bins, bin = k % bins;
-      task.backward(bin, indices[size_t(image)], channels_last ? grad : turned.get(),
-                    channels_last ? &parts[size_t(k * part)] : own.data());
+      task.backward(bin, indices[size_t(image)], by_bin.at, channels_last ? &parts[size_t(k * part)] : own.data());
       if (!channels_last)
         transpose(own.data(), channels, pixels, channels, grad_input + (image * s.map.channels + bin) * pixels,
                   bins * pixels);

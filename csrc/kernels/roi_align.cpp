@@ -158,17 +158,19 @@ void forward_region(const RoiAlignShape& s, const T* planes, int64_t count, cons
 
 constexpr int64_t kTile =
     16;  // pixels per side; with a vector of channels for each, a tile of sums fits the first cache
+constexpr int64_t kPacked = 1 << 17;                   // gradients that are laid out for a tile at a time
+constexpr int64_t kStreamedBytes = int64_t(32) << 20;  // of gradient maps that are larger than caches
 
 // What the regions add to one tile: bins, and for each the pixels of the tile that it reads.
 template <class A>
 struct TileTaps {
   struct Bin {
-    int64_t offset;  // of the bin's gradient, channel 0
+    int64_t number;  // among those of all regions
     size_t end;      // of its pixels
   };
   std::vector<Bin> bins;
-  std::vector<typename AxisTaps<A>::Pixel> pixels;
-  RoiTaps<A> roi_taps;
+  std::vector<typename AxisPixels<A>::Pixel> pixels;
+  AxisPixels<A> y_pixels, x_pixels;
 
   void set(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, const std::vector<Placed<A>>& placed) {
     bins.clear();
@@ -176,22 +178,99 @@ struct TileTaps {
     for (const auto& [roi, index] : placed) {
       if (roi.is_zero() || roi.image != tile.image || roi.level != tile.level) continue;
       if (!touches(roi.y, tile.y, kTile) || !touches(roi.x, tile.x, kTile)) continue;
-      roi_taps.set(roi);
+      y_pixels.set(SampledBins<A>{roi.y}, s.out_h, A(1) / max_of(A(roi.y.samples), A(1)));
+      x_pixels.set(SampledBins<A>{roi.x}, s.out_w, A(1) / max_of(A(roi.x.samples), A(1)));
       for (int64_t ph = 0; ph < s.out_h; ++ph) {
-        for (int64_t pw = 0; pw < s.out_w; ++pw) {
-          const size_t before = pixels.size();
-          for (auto y = roi_taps.y.begin_of(ph); y != roi_taps.y.end_of(ph); ++y) {
-            if (y->at < tile.y || y->at >= tile.y + kTile) continue;
-            for (auto x = roi_taps.x.begin_of(pw); x != roi_taps.x.end_of(pw); ++x)
-              if (x->at >= tile.x && x->at < tile.x + kTile)
-                pixels.push_back({(y->at - tile.y) * kTile + x->at - tile.x, y->weight * x->weight});
-          }
-          if (pixels.size() > before) bins.push_back({s.bin_offset(index, ph, pw), pixels.size()});
+        const Inside rows(y_pixels, ph, tile.y);
+        for (int64_t pw = 0; rows.begin < rows.end && pw < s.out_w; ++pw) {
+          const Inside columns(x_pixels, pw, tile.x);
+          for (auto y = rows.begin; y < rows.end; ++y)
+            for (auto x = columns.begin; x < columns.end; ++x)
+              pixels.push_back({(y->at - tile.y) * kTile + x->at - tile.x, y->weight * x->weight});
+          if (columns.begin < columns.end) bins.push_back({index * s.bins() + ph * s.out_w + pw, pixels.size()});
         }
       }
     }
   }
+
+ private:
+  // The pixels of a bin that are among the kTile from `first` on.
+  struct Inside {
+    const typename AxisPixels<A>::Pixel *begin, *end;
+    Inside(const AxisPixels<A>& axis, int64_t bin, int64_t first) : begin(axis.begin_of(bin)), end(axis.end_of(bin)) {
+      while (begin < end && begin->at < first) ++begin;
+      while (begin < end && end[-1].at >= first + kTile) --end;
+    }
+  };
 };
+
+// Channels [first, first + count) of all gradients that reach a tile: (vector of channels, bin, channel).
+template <class T>
+void pack_gradients(const RoiAlignShape& s, const TileTaps<Accum<T>>& taps, const T* grad, int64_t first, int64_t count,
+                    Accum<T>* to) {
+  using A = Accum<T>;
+  const int64_t part = int64_t(taps.bins.size());
+  for (const auto& bin : taps.bins) {
+    const T* const from = grad + bin.number * s.channels + first;
+    for (int64_t c = 0; c < count; c += kLanes<A>)
+      load_vector(from + c, min_of(kLanes<A>, count - c)).store(to + c * part);
+    to += kLanes<A>;
+  }
+}
+
+// Adds up a vector of channels.
+template <class A>
+void add_to_tile(const TileTaps<A>& taps, const A* gradients, Vec<A>* sums) {
+  const auto* pixel = taps.pixels.data();
+  for (const auto& bin : taps.bins) {
+    const Vec<A> g = Vec<A>::load(gradients);
+    gradients += kLanes<A>;
+    for (const auto* const end = taps.pixels.data() + bin.end; pixel != end; ++pixel) {
+      Vec<A>& sum = sums[pixel->at];
+      sum = multiply_add(Vec<A>(pixel->weight), g, sum);
+    }
+  }
+}
+
+// Channels [c, c + count) of the pixels of a tile. The sums are zero afterwards. `past_caches`: whole lines are.
+template <class T>
+void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t c, int64_t count, bool past_caches,
+                Vec<Accum<T>>* sums, T* map) {
+  using A = Accum<T>;
+  constexpr bool kVectorIsLine = sizeof(T) * kLanes<A> == kLineBytes;
+  const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
+  const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
+  const int64_t stride = s.map_channel_stride(tile.level);
+  const bool whole =
+      s.channels_last ? s.channels % kLanes<A> == 0 : stride % kLanes<A> == 0 && columns == kTile && kTile == kLanes<A>;
+  const auto* const lanes = reinterpret_cast<const A*>(sums);
+  for (int64_t y = 0; y < rows; ++y) {
+    T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + c * stride;
+    Vec<A>* const row = sums + y * kTile;
+    const bool stream =
+        past_caches && kVectorIsLine && whole && reinterpret_cast<uintptr_t>(to) % uintptr_t(kLineBytes) == 0;
+    if (stream && s.channels_last) {
+      for (int64_t x = 0; x < columns; ++x) stream_vector(to + x * s.channels, row[x]);
+    } else if (stream) {
+      T turned[kTile * kLanes<A>];
+      transpose(lanes + y * kTile * kLanes<A>, kLanes<A>, kTile, count, turned, kTile);
+      for (int64_t k = 0; k < count; ++k) stream_vector(to + k * stride, load_vector(turned + k * kTile));
+    } else if (s.channels_last) {
+      for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, row[x], count);
+    } else {
+      transpose(lanes + y * kTile * kLanes<A>, kLanes<A>, columns, count, to, stride);
+    }
+    std::fill_n(row, kTile, Vec<A>(A(0)));
+  }
+}
+
+// Of the gradients of all maps.
+template <class T>
+int64_t bytes_of_maps(const RoiAlignShape& s) {
+  int64_t pixels = 0;
+  for (int l = 0; l < s.levels; ++l) pixels += s.batch * s.level[l].height * s.level[l].width;
+  return pixels * s.channels * int64_t(sizeof(T));
+}
 
 }  // namespace
 
@@ -237,38 +316,33 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
                         const LevelPointers<T>& grad_maps, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const std::vector<Placed<A>> placed = in_order_of_place(s, rois, level_of);
+  const ByBin<T> by_bin(grad, s.rois, s.channels, s.bins(), s.channels_last, exec);
   const RoiAlignTiles tiles(s, kTile);
   const int64_t total = tiles.before[s.levels], tasks = min_of(total, 8 * exec.threads);
+  const bool past_caches = bytes_of_maps<T>(s) >= kStreamedBytes;
   // Task t takes tiles t, t + tasks, ...: crowded tiles lie beside each other.
   exec(tasks, 1, [&](int64_t begin, int64_t end) {
     TileTaps<A> taps;
-    std::vector<Vec<A>> sums(static_cast<size_t>(kTile * kTile));
+    std::vector<A> packed;
+    std::vector<Vec<A>> sums(size_t(kTile * kTile), Vec<A>(A(0)));
     for (int64_t task = begin; task < end; ++task)
       for (int64_t index = task; index < total; index += tasks) {
         const auto tile = tiles.at(s, index);
         taps.set(s, tile, placed);
-        const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
-        const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
         T* const map = grad_maps.at[tile.level] + s.map_offset(tile.level, tile.image);
-        for (int64_t c = 0; c < s.channels; c += kLanes<A>) {
-          const int64_t count = min_of(kLanes<A>, s.channels - c);
-          std::fill(sums.begin(), sums.end(), Vec<A>(A(0)));
-          size_t k = 0;
-          for (const auto& bin : taps.bins) {
-            const Vec<A> g =
-                load_strided(grad + bin.offset + c * s.out_channel_stride(), s.out_channel_stride(), count);
-            for (; k < bin.end; ++k) {
-              Vec<A>& sum = sums[size_t(taps.pixels[k].at)];
-              sum = multiply_add(Vec<A>(taps.pixels[k].weight), g, sum);
-            }
+        const int64_t bins = int64_t(taps.bins.size());
+        const int64_t at_once = max_of(kPacked / max_of(bins * kLanes<A>, int64_t(1)), int64_t(1)) * kLanes<A>;
+        for (int64_t first = 0; first < s.channels; first += at_once) {
+          const int64_t channels = min_of(at_once, s.channels - first);
+          packed.resize(size_t(ceil_div(channels, kLanes<A>) * kLanes<A> * bins));
+          pack_gradients(s, taps, by_bin.at, first, channels, packed.data());
+          for (int64_t c = 0; c < channels; c += kLanes<A>) {
+            add_to_tile(taps, packed.data() + c * bins, sums.data());
+            store_tile(s, tile, first + c, min_of(kLanes<A>, channels - c), past_caches, sums.data(), map);
           }
-          for (int64_t y = 0; y < rows; ++y)
-            for (int64_t x = 0; x < columns; ++x)
-              store_strided(
-                  map + s.pixel_offset(tile.level, tile.y + y, tile.x + x) + c * s.map_channel_stride(tile.level),
-                  s.map_channel_stride(tile.level), sums[size_t(y * kTile + x)], count);
         }
       }
+    finish_streaming();
   });
 }
 

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "huge_array.h"
 #include "roi_align.h"
 #include "simd.h"
 #include "sort.h"
@@ -20,8 +21,8 @@ struct AxisPixels {
     int64_t at;
     A weight;
   };
-  std::vector<Pixel> pixels;
-  std::vector<size_t> ends;  // of each bin in pixels
+  std::vector<Pixel> pixels;  // those of a bin ascend
+  std::vector<size_t> ends;   // of each bin in pixels
 
   // Bins: SampledBins or the like.
   template <class Bins>
@@ -135,6 +136,28 @@ std::vector<Placed<A>> in_order_of_place(const RoiAlignShape& s, const A* rois, 
   for (const auto& k : keys) placed.push_back({load_roi(rois, level_of, s, k.index), int64_t(k.index)});
   return placed;
 }
+
+// Gradients of regions with the channels of a bin side by side: (region, bin, channel).
+template <class T>
+class ByBin {
+ public:
+  template <class Isa>
+  ByBin(const T* grad, int64_t rois, int64_t channels, int64_t bins, bool channels_last, const Cpu<Isa>& exec)
+      : turned_(channels_last ? 0 : size_t(rois * channels * bins), rois * channels * bins >= 1 << 20),
+        at(channels_last ? grad : turned_.get()) {
+    const int64_t per_roi = channels * bins;
+    exec(channels_last ? 0 : rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        transpose(grad + r * per_roi, bins, channels, bins, turned_.get() + r * per_roi, channels);
+    });
+  }
+
+ private:
+  const HugeArray<T> turned_;
+
+ public:
+  const T* const at;
+};
 
 }  // namespace
 }  // namespace fastvision

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "simd_arithmetic.h"
+#include "unrolled.h"
 
 namespace fastvision {
 
@@ -141,32 +142,60 @@ FV_HD void part(VecOf<A, Isa> low, VecOf<A, Isa> high, VecOf<A, Isa>& even, VecO
   even = __builtin_shufflevector(low.raw, high.raw, (2 * kLane)...);
   odd = __builtin_shufflevector(low.raw, high.raw, (2 * kLane + 1)...);
 }
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Blocks of vectors are in registers.
 template <class To, class From>
 FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride) {
   static_assert(std::is_same_v<Accum<To>, Accum<From>>);
   using V = Vec<Accum<From>>;
-  constexpr int64_t kLanes = V::kLanes;
+  constexpr int kLanes = V::kLanes;
   for (int64_t i = 0; i < rows; i += kLanes)
     for (int64_t j = 0; j < columns; j += kLanes) {
-      const int64_t height = min_of(kLanes, rows - i), width = min_of(kLanes, columns - j);
+      const int64_t height = min_of<int64_t>(kLanes, rows - i), width = min_of<int64_t>(kLanes, columns - j);
       V v[kLanes], mixed[kLanes];
-      for (int64_t k = 0; k < kLanes; ++k) {
-        const From* p = from + (i + min_of(k, height - 1)) * from_stride + j;
+      unrolled<kLanes>([&](auto k) FV_INLINE {
+        const From* p = from + (i + min_of<int64_t>(k, height - 1)) * from_stride + j;
         v[k] = width == kLanes ? load_vector(p) : load_vector(p, width);
-      }
-      for (int64_t step = 1; step < kLanes; step *= 2) {
-        for (int64_t k = 0; k < kLanes / 2; ++k)
+      });
+      unrolled<__builtin_ctz(kLanes)>([&](auto) FV_INLINE {
+        unrolled<kLanes / 2>([&](auto k) FV_INLINE {
           interleave(v[k], v[k + kLanes / 2], mixed[2 * k], mixed[2 * k + 1],
-                     std::make_integer_sequence<int, int(kLanes)>());
-        for (int64_t k = 0; k < kLanes; ++k) v[k] = mixed[k];
-      }
-      for (int64_t k = 0; k < width; ++k) {
+                     std::make_integer_sequence<int, kLanes>());
+        });
+        unrolled<kLanes>([&](auto k) FV_INLINE { v[k] = mixed[k]; });
+      });
+      unrolled<kLanes>([&](auto k) FV_INLINE {
+        if (k >= width) return;
         To* p = to + (j + k) * to_stride + i;
         if (height == kLanes) store_vector(p, v[k]);
         else store_vector(p, v[k], height);
-      }
+      });
     }
+}
+
+// Bytes that travel together between memory and caches.
+inline constexpr int64_t kLineBytes = 64;
+
+// Stores a vector past the caches, at a multiple of its size in memory: for the lines of a result that is larger than
+// the caches and is not written from front to back. A line's vectors come one after another, and finish_streaming last.
+template <class T>
+FV_HD void stream_vector(T* p, Vec<Accum<T>> v) {
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) == 2 && kVectorBytes == 64)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(to_halves<T>(v)));
+  else if constexpr (sizeof(T) == 2) return _mm_stream_si128(reinterpret_cast<__m128i*>(p), __m128i(to_halves<T>(v)));
+#if defined(__AVX512F__)
+  else return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(v.raw));
+#else
+  else return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(v.raw));
+#endif
+#else
+  store_vector(p, v);
+#endif
+}
+inline void finish_streaming() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
 }
 
 // Indices of lanes as 32-bit integers.

@@ -230,3 +230,21 @@ def test_pyramid_matches_reference(backend, p):
         wanted = torch.autograd.grad(expected, theirs, grad.double(), allow_unused=True)
         for gradient, want in zip(torch.autograd.grad(out, ours, grad.to(backend.device)), wanted):
             assert_close(gradient, torch.zeros_like(gradient) if want is None else want, scale=4.0)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("width", [352, 350])  # with rows that begin with a line of the cache, and without
+def test_gradients_larger_than_caches_are_those_of_a_few_channels(format, width):
+    """The CPU kernel writes them past the caches, from 32 MiB on."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 80, 300, width, generator=g).contiguous(memory_format=format).requires_grad_()
+    rois = torch.cat([torch.zeros(30, 1), random_boxes(g, 30, size=300.0)], 1).float()
+    few = [x.detach()[:, c : c + 10].contiguous(memory_format=format).requires_grad_() for c in range(0, 80, 10)]
+    weight = torch.rand(30, 80, 7, 7, generator=g)
+
+    def gradient(x, weight):
+        return torch.autograd.grad(ops.roi_align(x, rois, 7, 1.0, 2, True), x, weight)[0]
+
+    parts = [gradient(part, weight[:, 10 * i : 10 * i + 10]) for i, part in enumerate(few)]
+    assert torch.equal(gradient(x, weight), torch.cat(parts, 1))
+    assert gradient(x.detach()[:, 1:].requires_grad_(), weight[:, 1:]).equal(torch.cat(parts, 1)[:, 1:])
