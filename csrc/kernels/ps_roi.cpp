@@ -207,7 +207,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   const auto indices = by_image(s, regions);
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   const bool channels_last = s.map.channels_last;
-  const ByBin<T> by_bin(grad, s.map.rois, channels, bins, channels_last, exec);
+  const ChannelsLast<T> by_bin(grad, s.map.rois, channels, bins, !channels_last, exec);
   const auto parts = std::make_unique_for_overwrite<A[]>(channels_last ? size_t(s.map.batch * bins * part) : 0);
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
     BinTask<T, Bins> task(s, regions);

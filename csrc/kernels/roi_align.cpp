@@ -316,7 +316,7 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
                         const LevelPointers<T>& grad_maps, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const std::vector<Placed<A>> placed = in_order_of_place(s, rois, level_of);
-  const ByBin<T> by_bin(grad, s.rois, s.channels, s.bins(), s.channels_last, exec);
+  const ChannelsLast<T> by_bin(grad, s.rois, s.channels, s.bins(), !s.channels_last, exec);
   const RoiAlignTiles tiles(s, kTile);
   const int64_t total = tiles.before[s.levels], tasks = min_of(total, 8 * exec.threads);
   const bool past_caches = bytes_of_maps<T>(s) >= kStreamedBytes;

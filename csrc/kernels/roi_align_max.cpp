@@ -1,49 +1,97 @@
-// The samples of a bin one after another, for all channels at a time. Backward: a task owns channels of an image, so
-// sums have a fixed order.
+// The samples of a bin one after another, for vectors of channels, that of NCHW turned over where regions read much of
+// the maps. Backward: a task owns channels of an image, so sums have a fixed order.
 #include "roi_align_max.h"
 
 #include <vector>
 
+#include "roi_taps.h"
 #include "simd.h"
 
 namespace fastvision {
+namespace {
+
+// The pixels that a sample reads, as offsets of channel 0, and its number in the bin.
+template <class A>
+struct Sample {
+  int64_t number, offsets[4];
+  A weights[4];
+  int count;
+
+  Sample(const SamplePixels<A>& pixels, int64_t at, int64_t width, int64_t pixel_stride) : number(at), count(0) {
+    const auto add = [&](int64_t y, int64_t x, A weight) {
+      if (weight == A(0)) return;
+      offsets[count] = (y * width + x) * pixel_stride;
+      weights[count++] = weight;
+    };
+    add(pixels.y.low, pixels.x.low, pixels.y.low_weight * pixels.x.low_weight);
+    add(pixels.y.low, pixels.x.high, pixels.y.low_weight * pixels.x.high_weight);
+    add(pixels.y.high, pixels.x.low, pixels.y.high_weight * pixels.x.low_weight);
+    add(pixels.y.high, pixels.x.high, pixels.y.high_weight * pixels.x.high_weight);
+  }
+};
+
+// The maxima of a bin and their samples, for `count` channels, at most a vector of them. `from_zero`: a sample outside
+// of the map counts 0. Rounded operation by operation (see sample_value).
+template <class T>
+FV_HD void maxima(const std::vector<Sample<Accum<T>>>& samples, bool from_zero, const T* map, int64_t channel_stride,
+                  int64_t count, T* out, int64_t* argmax) {
+  using A = Accum<T>;
+  Vec<A> best(A(0));
+  IndexVec<A> at = all_lanes<A>(-1);
+  for (size_t k = 0; k < samples.size(); ++k) {
+    Vec<A> value(A(0));
+    for (int i = 0; i < samples[k].count; ++i)
+      value = value + Vec<A>(samples[k].weights[i]) * load_strided(map + samples[k].offsets[i], channel_stride, count);
+    const bool first = k == 0 && !from_zero;
+    const auto wins = either(value > best, both(!(value == value), best == best));
+    best = first ? value : select(wins, value, best);
+    at = first ? all_lanes<A>(0) : select(wins, int64_t(k), at);
+  }
+  store_vector(out, best, count);
+  for (int64_t i = 0; i < count; ++i) argmax[i] = at[i] < 0 ? -1 : samples[size_t(at[i])].number;
+}
+
+}  // namespace
 
 template <class T, class Isa>
 void roi_align_max(const RoiAlignShape& s, const T* input, const Accum<T>* rois, T* out, int64_t* argmax,
                    const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  const int64_t per_roi = s.channels * s.bins(), row_stride = s.pixel_offset(0, 1, 0);
-  const int64_t pixel_stride = s.pixel_offset(0, 0, 1);
+  const int64_t bins = s.bins(), per_roi = s.channels * bins, width = s.level[0].width;
+  const int64_t pixels = s.level[0].height * width;
+  const bool turned = !s.channels_last && s.rois * bins > s.batch * pixels / 8;
+  const ChannelsLast<T> maps(input, s.batch, s.channels, pixels, turned, exec);
+  const bool strided = !s.channels_last && !turned;
+  const int64_t channel_stride = strided ? pixels : 1, pixel_stride = strided ? 1 : s.channels;
   exec(s.rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
-    std::vector<A> best(static_cast<size_t>(s.channels));
-    std::vector<int64_t> at(static_cast<size_t>(s.channels));
+    std::vector<Sample<A>> samples;
+    std::vector<T> values(s.channels_last ? 0 : size_t(per_roi));  // (bin, channel)
+    std::vector<int64_t> places(s.channels_last ? 0 : size_t(per_roi));
     for (int64_t r = begin; r < end; ++r) {
       const Roi<A> roi = load_roi(rois, nullptr, s, r);
-      const T* map = roi.is_zero() ? nullptr : input + s.map_offset(0, roi.image);
-      for (int64_t bin = 0; bin < s.bins(); ++bin) {
+      T* const to = s.channels_last ? out + r * per_roi : values.data();
+      int64_t* const at = s.channels_last ? argmax + r * per_roi : places.data();
+      for (int64_t bin = 0; bin < bins; ++bin) {
         const int64_t ph = bin / s.out_w, pw = bin % s.out_w;
-        for (int64_t c = 0; c < s.channels; ++c) best[size_t(c)] = A(0), at[size_t(c)] = -1;
+        samples.clear();
+        bool from_zero = true;
         if (!roi.is_zero()) {
-          const BinSamples<A> samples(roi, ph, pw);
-          bool first = !samples.any_outside;
-          for (int64_t iy = samples.rows.begin; iy < samples.rows.end; ++iy)
-            for (int64_t ix = samples.columns.begin; ix < samples.columns.end; ++ix) {
-              const int64_t sample = iy * roi.x.samples + ix;
-              const SamplePixels<A> pixels(roi, ph, pw, sample);
-              for (int64_t c = 0; c < s.channels; ++c) {
-                const A v =
-                    sample_value(pixels.y, pixels.x, map + c * s.map_channel_stride(0), row_stride, pixel_stride);
-                if (first || replaces(v, best[size_t(c)])) best[size_t(c)] = v, at[size_t(c)] = sample;
-              }
-              first = false;
+          const BinSamples<A> inside(roi, ph, pw);
+          from_zero = inside.any_outside;
+          for (int64_t iy = inside.rows.begin; iy < inside.rows.end; ++iy)
+            for (int64_t ix = inside.columns.begin; ix < inside.columns.end; ++ix) {
+              const int64_t number = iy * roi.x.samples + ix;
+              samples.emplace_back(SamplePixels<A>(roi, ph, pw, number), number, width, pixel_stride);
             }
         }
-        for (int64_t c = 0; c < s.channels; ++c) {
-          const int64_t to = s.bin_offset(r, ph, pw) + c * s.out_channel_stride();
-          out[to] = from_accum<T>(best[size_t(c)]);
-          argmax[to] = at[size_t(c)];
-        }
+        for (int64_t c = 0; c < s.channels; c += kLanes<A>)
+          maxima(samples, from_zero, maps.at + roi.image * s.channels * pixels + c * channel_stride, channel_stride,
+                 min_of(kLanes<A>, s.channels - c), to + bin * s.channels + c, at + bin * s.channels + c);
       }
+      if (s.channels_last) continue;
+      transpose(to, s.channels, bins, s.channels, out + r * per_roi, bins);
+      transpose(reinterpret_cast<const double*>(at), s.channels, bins, s.channels,
+                reinterpret_cast<double*>(argmax + r * per_roi), bins);
     }
   });
 }

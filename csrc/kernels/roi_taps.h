@@ -137,19 +137,24 @@ std::vector<Placed<A>> in_order_of_place(const RoiAlignShape& s, const A* rois, 
   return placed;
 }
 
-// Gradients of regions with the channels of a bin side by side: (region, bin, channel).
+// Maps, or gradients of regions, as (image, pixel, channel) or (region, bin, channel): those given, or turned over.
 template <class T>
-class ByBin {
+class ChannelsLast {
  public:
   template <class Isa>
-  ByBin(const T* grad, int64_t rois, int64_t channels, int64_t bins, bool channels_last, const Cpu<Isa>& exec)
-      : turned_(channels_last ? 0 : size_t(rois * channels * bins), rois * channels * bins >= 1 << 20),
-        at(channels_last ? grad : turned_.get()) {
-    const int64_t per_roi = channels * bins;
-    exec(channels_last ? 0 : rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r)
-        transpose(grad + r * per_roi, bins, channels, bins, turned_.get() + r * per_roi, channels);
-    });
+  ChannelsLast(const T* maps, int64_t images, int64_t channels, int64_t pixels, bool turned, const Cpu<Isa>& exec)
+      : turned_(turned ? size_t(images * channels * pixels) : 0, turned && images * channels * pixels >= 1 << 20),
+        at(turned ? turned_.get() : maps) {
+    constexpr int64_t kPixels = 256;  // of a task
+    const int64_t blocks = ceil_div(pixels, kPixels);
+    exec(turned ? images * blocks : 0, 1 + 16384 / (channels * min_of(pixels, kPixels) + 1),
+         [&](int64_t begin, int64_t end) {
+           for (int64_t k = begin; k < end; ++k) {
+             const int64_t image = k / blocks * channels * pixels, first = k % blocks * kPixels;
+             transpose(maps + image + first, pixels, channels, min_of(kPixels, pixels - first),
+                       turned_.get() + image + first * channels, channels);
+           }
+         });
   }
 
  private:
