@@ -291,6 +291,7 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
     return depthwise_rows(s, large_layout(s), small_layout(s), gathered_axes(s), large, wide.at, of_bias, small, exec);
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(gathered_plane(s), s.batch, s.groups, large, wide.at, of_bias, small, exec);
+  if (is_pixel_shuffle(s)) return gather_windows(s, large, wide.at, of_bias, small, exec);
   if (is_far_apart(s)) return convolve_directly<true>(s, large, wide.at, of_bias, small, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
@@ -321,25 +322,7 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
     return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(scattered_plane(s), s.batch, s.groups, small, wide.at, of_bias, large, exec);
-  if (is_pixel_shuffle(s)) {
-    const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels);
-    const int64_t weights = s.weights() / s.groups, channels = s.groups * s.large_channels;
-    const int64_t plane_size = s.large_h * s.large_w;
-    if (has_rest(s))
-      exec(s.batch * channels, 1 + 65536 / (plane_size + 1), [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k)
-          std::fill_n(large + k * plane_size, plane_size, bias ? bias[k % channels] : T{});
-      });
-    return exec(s.batch * s.groups * panels, 1 + 65536 / (weights * kShuffledPixels), [&](int64_t begin, int64_t end) {
-      std::vector<Accum<T>> scratch;
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t first = k % panels * kShuffledPixels, plane = k / panels, group = plane % s.groups;
-        scatter_pixels(s, first, min_of(first + kShuffledPixels, pixels), small + plane * s.small_channels * pixels,
-                       wide.at + group * weights, of_bias ? of_bias + group * s.large_channels : nullptr,
-                       large + plane * s.large_channels * plane_size, scratch);
-      }
-    });
-  }
+  if (is_pixel_shuffle(s)) return scatter_windows(s, small, wide.at, of_bias, large, exec);
   if (is_far_apart(s)) return convolve_directly<false>(s, small, wide.at, of_bias, large, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
@@ -370,6 +353,7 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
         depthwise_product(s, axes, k * kLanes, min_of(kLanes, s.groups - k * kLanes), small, large, weight, sums);
     });
   }
+  if (is_pixel_shuffle(s)) return product_of_windows(s, small, large, weight, exec);
   exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
     for (int64_t k = begin; k < end; ++k) {

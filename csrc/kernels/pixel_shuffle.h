@@ -1,6 +1,6 @@
-// Transposed convolution whose windows lie side by side (U-Net's 2 x 2 with stride 2), in NCHW: each pixel of the small
-// map makes a block of the large one. A product of the weights with 64 pixels at a time, shuffled into the rows of the
-// result.
+// Windows that lie side by side (U-Net's 2 x 2 with stride 2), in NCHW: each pixel of the small map goes with a block
+// of the large one, and all three maps are products of matrices, for 64 pixels at a time. The rows of the large map are
+// shuffled together from those of its taps, or taken apart.
 #pragma once
 
 #include <algorithm>
@@ -76,6 +76,156 @@ void scatter_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const
       }
     }
   }
+}
+
+// Row k of `to` at x = from[x * count + k], for x < n and k < count.
+template <class T>
+void unshuffle_rows(const T* from, int64_t count, int64_t n, Accum<T>* to) {
+  using V = Vec<Accum<T>>;
+  int64_t x = 0;
+  if (count == 2) {
+    for (; x + V::kLanes <= n; x += V::kLanes) {
+      V even, odd;
+      part(load_vector(from + 2 * x), load_vector(from + 2 * x + V::kLanes), even, odd,
+           std::make_integer_sequence<int, int(V::kLanes)>());
+      store_vector(to + x, even);
+      store_vector(to + kShuffledPixels + x, odd);
+    }
+  }
+  for (; x < n; ++x)
+    for (int64_t k = 0; k < count; ++k) to[k * kShuffledPixels + x] = to_accum(from[x * count + k]);
+}
+
+// The windows of pixels [begin, end): (channel, tap, pixel), 64 pixels per row. large: of the image and group.
+template <class T>
+void unshuffle_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* large, Accum<T>* windows) {
+  for (int64_t r = 0; r < s.large_channels * s.taps(); r += s.kernel_x) {
+    const T* const plane = large + r / s.taps() * s.large_h * s.large_w;
+    for (int64_t p = begin, next; p < end; p = next) {
+      const int64_t y = p / s.small_w, x = p % s.small_w;
+      next = min_of((y + 1) * s.small_w, end);
+      unshuffle_rows(plane + (y * s.kernel_y + r % s.taps() / s.kernel_x) * s.large_w + x * s.kernel_x, s.kernel_x,
+                     next - p, windows + r * kShuffledPixels + p - begin);
+    }
+  }
+}
+
+// Pixels [begin, end) of a plane of the small map, at most 64.
+template <class T>
+void gather_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* large, const Accum<T>* weight,
+                   const Accum<T>* bias, T* small, std::vector<Accum<T>>& scratch) {
+  using A = Accum<T>;
+  const int64_t depth = s.large_channels * s.taps(), count = end - begin;
+  scratch.resize(size_t((depth + s.small_channels) * kShuffledPixels));
+  A *const windows = scratch.data(), *const sums = windows + depth * kShuffledPixels;
+  unshuffle_pixels(s, begin, end, large, windows);
+  for (int64_t a = 0; a < s.small_channels; ++a)
+    std::fill_n(sums + a * kShuffledPixels, kShuffledPixels, bias ? bias[a] : A(0));
+  for (int64_t c = 0; c < count; c += kPanel<A>)
+    add_product(s.small_channels, min_of(kPanel<A>, count - c), depth, Factor<A>{weight, depth, 1}, windows + c,
+                kShuffledPixels, sums + c, kShuffledPixels);
+  for (int64_t a = 0; a < s.small_channels; ++a)
+    for_each_vector<A>(count, [&](int64_t i, int, auto n) {
+      store_vector(small + a * s.small_h * s.small_w + begin + i, load_vector(sums + a * kShuffledPixels + i), n);
+    });
+}
+
+// Numbers per row of the sums of products.
+template <class T>
+int64_t padded_windows(const ConvolutionShape& s) {
+  return ceil_div(s.large_channels * s.taps(), kPanel<Accum<T>>) * kPanel<Accum<T>>;
+}
+
+// Adds the products of pixels [begin, end), at most 64, to sums: (channel of the small map, padded window).
+template <class T>
+void add_product_of_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* small, const T* large,
+                           std::vector<Accum<T>>& scratch, Accum<T>* sums) {
+  using A = Accum<T>;
+  const int64_t rows = s.large_channels * s.taps(), padded = padded_windows<T>(s), count = end - begin;
+  scratch.resize(size_t((rows + s.small_channels + padded) * kShuffledPixels));
+  A *const windows = scratch.data(), *const pixels = windows + rows * kShuffledPixels;
+  A* const turned = pixels + s.small_channels * kShuffledPixels;
+  unshuffle_pixels(s, begin, end, large, windows);
+  transpose(windows, kShuffledPixels, rows, count, turned, padded);
+  for (int64_t a = 0; a < s.small_channels; ++a)
+    for_each_vector<A>(count, [&](int64_t i, int, auto n) {
+      store_vector(pixels + a * kShuffledPixels + i, load_vector(small + a * s.small_h * s.small_w + begin + i, n));
+    });
+  for (int64_t c = 0; c < rows; c += kPanel<A>)
+    add_product(s.small_channels, kPanel<A>, count, Factor<A>{pixels, kShuffledPixels, 1}, turned + c, padded, sums + c,
+                padded);
+}
+
+// Calls f(begin, end, image and group, group, scratch) for all pixels, at most 64 at a time.
+template <class A, class Isa, class F>
+void for_shuffled_pixels(const ConvolutionShape& s, const Cpu<Isa>& exec, F&& f) {
+  const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels);
+  const int64_t work = s.weights() / s.groups * kShuffledPixels;
+  exec(s.batch * s.groups * panels, 1 + 65536 / work, [&](int64_t begin, int64_t end) {
+    std::vector<A> scratch;
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t first = k % panels * kShuffledPixels, plane = k / panels;
+      f(first, min_of(first + kShuffledPixels, pixels), plane, plane % s.groups, scratch);
+    }
+  });
+}
+
+template <class T, class Isa>
+void gather_windows(const ConvolutionShape& s, const T* large, const Accum<T>* weight, const Accum<T>* bias, T* small,
+                    const Cpu<Isa>& exec) {
+  for_shuffled_pixels<Accum<T>>(s, exec, [&](int64_t begin, int64_t end, int64_t plane, int64_t group, auto& scratch) {
+    gather_pixels(s, begin, end, large + plane * s.large_channels * s.large_h * s.large_w,
+                  weight + s.weight(group, 0, 0), bias ? bias + group * s.small_channels : nullptr,
+                  small + plane * s.small_channels * s.small_h * s.small_w, scratch);
+  });
+}
+
+template <class T, class Isa>
+void scatter_windows(const ConvolutionShape& s, const T* small, const Accum<T>* weight, const Accum<T>* bias, T* large,
+                     const Cpu<Isa>& exec) {
+  const int64_t channels = s.groups * s.large_channels, plane_size = s.large_h * s.large_w;
+  if (has_rest(s))
+    exec(s.batch * channels, 1 + 65536 / (plane_size + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k)
+        std::fill_n(large + k * plane_size, plane_size, from_accum<T>(bias ? bias[k % channels] : Accum<T>(0)));
+    });
+  for_shuffled_pixels<Accum<T>>(s, exec, [&](int64_t begin, int64_t end, int64_t plane, int64_t group, auto& scratch) {
+    scatter_pixels(s, begin, end, small + plane * s.small_channels * s.small_h * s.small_w,
+                   weight + s.weight(group, 0, 0), bias ? bias + group * s.large_channels : nullptr,
+                   large + plane * s.large_channels * plane_size, scratch);
+  });
+}
+
+// The gradient of the weights: parts of the pixels of all images have sums of their own, added up in order.
+template <class T, class Isa>
+void product_of_windows(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
+  using A = Accum<T>;
+  constexpr int64_t kMostSums = 1 << 22, kMostParts = 16;
+  const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels), all = s.batch * panels;
+  const int64_t width = s.large_channels * s.taps(), padded = padded_windows<T>(s), size = s.small_channels * padded;
+  const int64_t parts = max_of(min_of(min_of(kMostSums / (size * s.groups), kMostParts), all), int64_t(1));
+  std::vector<A> sums(size_t(s.groups * parts * size));
+  exec(s.groups * parts, 1, [&](int64_t begin, int64_t end) {
+    std::vector<A> scratch;
+    for (int64_t k = begin; k < end; ++k)
+      for (int64_t i = k % parts * all / parts; i < (k % parts + 1) * all / parts; ++i) {
+        const int64_t plane = i / panels * s.groups + k / parts, first = i % panels * kShuffledPixels;
+        add_product_of_pixels(
+            s, first, min_of(first + kShuffledPixels, pixels), small + plane * s.small_channels * pixels,
+            large + plane * s.large_channels * s.large_h * s.large_w, scratch, &sums[size_t(k * size)]);
+      }
+  });
+  exec(s.groups * s.small_channels, 1 + 65536 / (parts * width + 1), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const A* const from =
+          &sums[size_t((k / s.small_channels * parts * s.small_channels + k % s.small_channels) * padded)];
+      for_each_vector<A>(width, [&](int64_t i, int, auto n) {
+        Vec<A> sum(A(0));
+        for (int64_t p = 0; p < parts; ++p) sum = sum + load_vector(from + p * size + i);
+        store_vector(weight + k * width + i, sum, n);
+      });
+    }
+  });
 }
 
 }  // namespace

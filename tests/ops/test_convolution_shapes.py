@@ -34,6 +34,27 @@ def test_transposed_with_windows_side_by_side(backend, dtype, extra, groups, cha
     assert out.isnan().sum() == kernel[0] * kernel[1] * channels[1]
 
 
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+@pytest.mark.parametrize("rest", [(0, 0), (1, 1)])
+@pytest.mark.parametrize(
+    ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (7, 40), (2, 4))]
+)
+def test_windows_side_by_side(backend, dtype, rest, groups, channels, kernel):
+    size = tuple(n * k + r for n, k, r in zip((7, 39), kernel, rest))
+    problem = {"seed": 0, "batch": 2, "size": size, "groups": groups, "channels": channels, "kernel": kernel}
+    problem |= {"bias": True, "dtype": dtype, "format": torch.contiguous_format, "layout": "contiguous"}
+    inputs = tensors(backend, problem, False)
+    compare(
+        lambda *t: ops.conv2d(*t, kernel, groups=groups, algorithm="fastvision"),
+        lambda *t: functional.conv2d(*t, kernel, groups=groups),
+        inputs,
+        problem,
+    )
+    x, weight, bias = (None if t is None else t.detach() for t in inputs)
+    x[0, -1, 3, 4] = torch.nan
+    assert ops.conv2d(x, weight, bias, kernel, groups=groups, algorithm="fastvision").isnan().sum() == channels[0]
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_strides_beyond_the_map(backend, groups):
     """They only lead outside; nothing may be as large as they are, or take as long."""

@@ -31,7 +31,12 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         if which != "product" and _is_winograd(input, weight, geometry, groups):
             return True
         side_by_side = list(kernel) == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
-        return which == "scatter" and side_by_side and wide and not channels_last and weight.shape[1] <= 256
+        pixels = input.shape[2] * input.shape[3]
+        if which == "scatter":
+            enough = weight.shape[1] * input.element_size() <= 1024 and (pixels >= 512 or max(kernel) > 2)
+        else:
+            enough = 32 <= min(weight.shape[:2]) <= weight.shape[1] <= 128 and pixels >= 2**14 and max(kernel) == 2
+        return side_by_side and wide and not channels_last and enough
     unit_stride = max(geometry[:2]) == 1
     if dilation > 1:
         return dilation >= 8 or which != "gather" or (unit_stride and not channels_last)
