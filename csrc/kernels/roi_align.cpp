@@ -232,35 +232,41 @@ void add_to_tile(const TileTaps<A>& taps, const A* gradients, Vec<A>* sums) {
   }
 }
 
+// A row of a tile, past the caches: a line is a pixel's channels, or a plane's pixels.
+template <class T>
+void store_lines(const RoiAlignShape& s, int64_t columns, int64_t count, int64_t stride, const Vec<Accum<T>>* sums,
+                 T* to) {
+  using A = Accum<T>;
+  if (s.channels_last) {
+    for (int64_t x = 0; x < columns; ++x) stream_line(to + x * s.channels, sums[x]);
+  } else {
+    T turned[kTile * kLanes<A>];
+    transpose(reinterpret_cast<const A*>(sums), kLanes<A>, kTile, count, turned, kTile);
+    for (int64_t k = 0; k < count; ++k) stream_line(to + k * stride, load_vector(turned + k * kTile));
+  }
+}
+
 // Channels [c, c + count) of the pixels of a tile. The sums are zero afterwards. `past_caches`: whole lines are.
 template <class T>
 void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t c, int64_t count, bool past_caches,
                 Vec<Accum<T>>* sums, T* map) {
   using A = Accum<T>;
-  constexpr bool kVectorIsLine = sizeof(T) * kLanes<A> == kLineBytes;
   const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
   const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
   const int64_t stride = s.map_channel_stride(tile.level);
-  const bool whole =
-      s.channels_last ? s.channels % kLanes<A> == 0 : stride % kLanes<A> == 0 && columns == kTile && kTile == kLanes<A>;
-  const auto* const lanes = reinterpret_cast<const A*>(sums);
-  for (int64_t y = 0; y < rows; ++y) {
+  const bool lines = past_caches && kVectorIsLine<T> &&
+                     (s.channels_last ? s.channels % kLanes<A> == 0
+                                      : stride % kLanes<A> == 0 && columns == kTile && kTile == kLanes<A>);
+  for (int64_t y = 0; y < rows; ++y, sums += kTile) {
     T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + c * stride;
-    Vec<A>* const row = sums + y * kTile;
-    const bool stream =
-        past_caches && kVectorIsLine && whole && reinterpret_cast<uintptr_t>(to) % uintptr_t(kLineBytes) == 0;
-    if (stream && s.channels_last) {
-      for (int64_t x = 0; x < columns; ++x) stream_vector(to + x * s.channels, row[x]);
-    } else if (stream) {
-      T turned[kTile * kLanes<A>];
-      transpose(lanes + y * kTile * kLanes<A>, kLanes<A>, kTile, count, turned, kTile);
-      for (int64_t k = 0; k < count; ++k) stream_vector(to + k * stride, load_vector(turned + k * kTile));
+    if (lines && reinterpret_cast<uintptr_t>(to) % uintptr_t(kVectorBytes) == 0) {
+      store_lines(s, columns, count, stride, sums, to);
     } else if (s.channels_last) {
-      for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, row[x], count);
+      for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, sums[x], count);
     } else {
-      transpose(lanes + y * kTile * kLanes<A>, kLanes<A>, columns, count, to, stride);
+      transpose(reinterpret_cast<const A*>(sums), kLanes<A>, columns, count, to, stride);
     }
-    std::fill_n(row, kTile, Vec<A>(A(0)));
+    std::fill_n(sums, kTile, Vec<A>(A(0)));
   }
 }
 

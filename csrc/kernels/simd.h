@@ -172,28 +172,21 @@ FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_
     }
 }
 
-// Bytes that travel together between memory and caches.
-inline constexpr int64_t kLineBytes = 64;
-
-// Stores a vector past the caches, at a multiple of its size in memory: for the lines of a result that is larger than
-// the caches and is not written from front to back. A line's vectors come one after another, and finish_streaming last.
+// Whether a vector that is stored as T is a line, the bytes that travel together between memory and caches.
 template <class T>
-FV_HD void stream_vector(T* p, Vec<Accum<T>> v) {
-#if defined(__AVX2__)
-  if constexpr (sizeof(T) == 2 && kVectorBytes == 64)
-    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(to_halves<T>(v)));
-  else if constexpr (sizeof(T) == 2) return _mm_stream_si128(reinterpret_cast<__m128i*>(p), __m128i(to_halves<T>(v)));
+inline constexpr bool kVectorIsLine = kVectorBytes == 64 && sizeof(T) == sizeof(Accum<T>);
+
+// Stores a line past the caches: for a result that is larger than they are and is not written from front to back. Call
+// finish_streaming after the last one.
+template <class T>
+FV_HD void stream_line(T* p, Vec<Accum<T>> v) {
 #if defined(__AVX512F__)
-  else return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(v.raw));
-#else
-  else return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), __m256i(v.raw));
+  if constexpr (kVectorIsLine<T>) return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), __m512i(v.raw));
 #endif
-#else
   store_vector(p, v);
-#endif
 }
 inline void finish_streaming() {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
   _mm_sfence();
 #endif
 }
