@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from fastvision import ops
+from fastvision.ops._convolution import own_forward
 from fastvision.ops._dispatch import Map, own_is_faster
 from torch import Tensor
 
@@ -126,10 +127,12 @@ def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[
 
     geometry = [p.stride, p.stride, p.padding, p.padding, p.dilation, p.dilation]
     forward: tuple[Map, Map] = ("scatter", "gather") if p.transposed else ("gather", "scatter")
-    makers = (lambda algorithm: lambda: call(x, weight, algorithm), gradient(0), gradient(1))
-    for name, make in zip((*forward, "product"), makers):
-        which: Any = name
-        yield which, own_is_faster(which, x, weight, geometry, p.groups), make
+    yield forward[0], own_is_faster(forward[0], x, weight, geometry, p.groups), lambda a: lambda: call(x, weight, a)
+    gradients: tuple[Map, Map] = (forward[1], "product")
+    for of, which in enumerate(gradients):
+        inputs = x.detach().requires_grad_(of == 0), weight.detach().requires_grad_(of == 1)
+        problem = (*inputs, geometry, p.groups)  # torch's result has torch's gradients
+        yield which, own_forward(forward[0], "auto", *problem) and own_is_faster(which, *problem), gradient(of)
 
 
 def main() -> int:

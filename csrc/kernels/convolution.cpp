@@ -2,7 +2,8 @@
 // the sums of two vectors of neighbouring pixels for up to four channels of the result stay in registers over all taps.
 // Transposed convolution does this for each residue of the columns by the stride, where it is an ordinary convolution,
 // and interleaves the residues in a row buffer. One channel per group: depthwise.h in channels_last, depthwise_planes.h
-// and depthwise_wide.h in NCHW. Taps far apart: convolution_direct.h.
+// and depthwise_wide.h in NCHW. Windows side by side, 1 x 1 among them: pixel_shuffle.h. Taps far apart:
+// convolution_direct.h.
 // A weight that is not finite would turn the zeros around a map into NaN; then lanes outside the map are masked.
 #include "convolution.h"
 
@@ -291,7 +292,7 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
     return depthwise_rows(s, large_layout(s), small_layout(s), gathered_axes(s), large, wide.at, of_bias, small, exec);
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(gathered_plane(s), s.batch, s.groups, large, wide.at, of_bias, small, exec);
-  if (is_pixel_shuffle(s)) return gather_windows(s, large, wide.at, of_bias, small, exec);
+  if (is_pixel_shuffle(s) && has_small_windows(s)) return gather_windows(s, large, wide.at, of_bias, small, exec);
   if (is_far_apart(s)) return convolve_directly<true>(s, large, wide.at, of_bias, small, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
@@ -353,7 +354,8 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
         depthwise_product(s, axes, k * kLanes, min_of(kLanes, s.groups - k * kLanes), small, large, weight, sums);
     });
   }
-  if (is_pixel_shuffle(s)) return product_of_windows(s, small, large, weight, exec);
+  if (is_pixel_shuffle(s) && has_small_windows(s) && has_small_sums<T>(s))
+    return product_of_windows(s, small, large, weight, exec);
   exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
     for (int64_t k = begin; k < end; ++k) {

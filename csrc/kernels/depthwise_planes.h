@@ -38,7 +38,7 @@ inline PlaneShape scattered_plane(const ConvolutionShape& s) {
   return p;
 }
 
-constexpr int kSums = 4;  // vectors that are added up at a time, at most
+constexpr int kSums = 4;  // vectors that are added up at a time, at most: those of with_constant
 
 // The taps along one axis that meet the map for some pixel of the result: all others are left out, so that no number
 // here is larger than the maps are.

@@ -16,15 +16,19 @@ constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24;
 
 inline bool is_pixel_shuffle(const ConvolutionShape& s) {
   return !s.channels_last && s.kernel_y == s.stride_y && s.kernel_x == s.stride_x && s.padding_y == 0 &&
-         s.padding_x == 0 && s.dilation_y == 1 && s.dilation_x == 1 && s.large_h >= s.small_h * s.kernel_y &&
-         s.large_w >= s.small_w * s.kernel_x && s.small_channels * s.large_channels > 1;
+         s.padding_x == 0 && s.dilation_y == 1 && s.dilation_x == 1 && s.large_h / s.kernel_y >= s.small_h &&
+         s.large_w / s.kernel_x >= s.small_w && s.small_channels * s.large_channels > 1;
 }
+
+// Whether scratch for all taps of 64 windows is small.
+inline bool has_small_windows(const ConvolutionShape& s) { return s.large_channels * s.taps() <= 1 << 16; }
 
 // to[x * count + k] = row k of `from` at x, for x < n and k < count.
 template <class T>
 void shuffle_rows(const Accum<T>* from, int64_t count, int64_t n, T* to) {
   using V = Vec<Accum<T>>;
   int64_t x = 0;
+  for (; count == 1 && x + V::kLanes <= n; x += V::kLanes) store_vector(to + x, load_vector(from + x));
   if (count == 2) {
     for (; x + V::kLanes <= n; x += V::kLanes) {
       V low, high;
@@ -83,6 +87,7 @@ template <class T>
 void unshuffle_rows(const T* from, int64_t count, int64_t n, Accum<T>* to) {
   using V = Vec<Accum<T>>;
   int64_t x = 0;
+  for (; count == 1 && x + V::kLanes <= n; x += V::kLanes) store_vector(to + x, load_vector(from + x));
   if (count == 2) {
     for (; x + V::kLanes <= n; x += V::kLanes) {
       V even, odd;
@@ -136,23 +141,30 @@ int64_t padded_windows(const ConvolutionShape& s) {
   return ceil_div(s.large_channels * s.taps(), kPanel<Accum<T>>) * kPanel<Accum<T>>;
 }
 
-// Adds the products of pixels [begin, end), at most 64, to sums: (channel of the small map, padded window).
+// Whether sums of padded windows are not many times the weights, as with many small groups.
 template <class T>
-void add_product_of_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* small, const T* large,
-                           std::vector<Accum<T>>& scratch, Accum<T>* sums) {
+bool has_small_sums(const ConvolutionShape& s) {
+  return s.groups * s.small_channels * padded_windows<T>(s) <= max_of(4 * s.weights(), int64_t(1) << 22);
+}
+
+// Adds the products of `channels` of the small map and pixels [begin, end), at most 64, to sums: (channel, padded
+// window).
+template <class T>
+void add_product_of_pixels(const ConvolutionShape& s, int64_t channels, int64_t begin, int64_t end, const T* small,
+                           const T* large, std::vector<Accum<T>>& scratch, Accum<T>* sums) {
   using A = Accum<T>;
   const int64_t rows = s.large_channels * s.taps(), padded = padded_windows<T>(s), count = end - begin;
-  scratch.resize(size_t((rows + s.small_channels + padded) * kShuffledPixels));
+  scratch.resize(size_t((rows + channels + padded) * kShuffledPixels));
   A *const windows = scratch.data(), *const pixels = windows + rows * kShuffledPixels;
-  A* const turned = pixels + s.small_channels * kShuffledPixels;
+  A* const turned = pixels + channels * kShuffledPixels;
   unshuffle_pixels(s, begin, end, large, windows);
   transpose(windows, kShuffledPixels, rows, count, turned, padded);
-  for (int64_t a = 0; a < s.small_channels; ++a)
+  for (int64_t a = 0; a < channels; ++a)
     for_each_vector<A>(count, [&](int64_t i, int, auto n) {
       store_vector(pixels + a * kShuffledPixels + i, load_vector(small + a * s.small_h * s.small_w + begin + i, n));
     });
   for (int64_t c = 0; c < rows; c += kPanel<A>)
-    add_product(s.small_channels, kPanel<A>, count, Factor<A>{pixels, kShuffledPixels, 1}, turned + c, padded, sums + c,
+    add_product(channels, kPanel<A>, count, Factor<A>{pixels, kShuffledPixels, 1}, turned + c, padded, sums + c,
                 padded);
 }
 
@@ -200,20 +212,25 @@ void scatter_windows(const ConvolutionShape& s, const T* small, const Accum<T>* 
 template <class T, class Isa>
 void product_of_windows(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  constexpr int64_t kMostSums = 1 << 22, kMostParts = 16;
+  constexpr int64_t kMostSums = 1 << 22, kMostParts = 16, kRows = 128;  // kRows: channels of the small map of a task
   const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels), all = s.batch * panels;
   const int64_t width = s.large_channels * s.taps(), padded = padded_windows<T>(s), size = s.small_channels * padded;
   const int64_t parts = max_of(min_of(min_of(kMostSums / (size * s.groups), kMostParts), all), int64_t(1));
+  const int64_t blocks = ceil_div(s.small_channels, kRows);
   std::vector<A> sums(size_t(s.groups * parts * size));
-  exec(s.groups * parts, 1, [&](int64_t begin, int64_t end) {
+  exec(s.groups * parts * blocks, 1, [&](int64_t begin, int64_t end) {
     std::vector<A> scratch;
-    for (int64_t k = begin; k < end; ++k)
-      for (int64_t i = k % parts * all / parts; i < (k % parts + 1) * all / parts; ++i) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t k = task / blocks, part = k % parts, channel = task % blocks * kRows;
+      for (int64_t i = part * all / parts; i < (part + 1) * all / parts; ++i) {
         const int64_t plane = i / panels * s.groups + k / parts, first = i % panels * kShuffledPixels;
-        add_product_of_pixels(
-            s, first, min_of(first + kShuffledPixels, pixels), small + plane * s.small_channels * pixels,
-            large + plane * s.large_channels * s.large_h * s.large_w, scratch, &sums[size_t(k * size)]);
+        add_product_of_pixels(s, min_of(kRows, s.small_channels - channel), first,
+                              min_of(first + kShuffledPixels, pixels),
+                              small + (plane * s.small_channels + channel) * pixels,
+                              large + plane * s.large_channels * s.large_h * s.large_w, scratch,
+                              &sums[size_t(k * size + channel * padded)]);
       }
+    }
   });
   exec(s.groups * s.small_channels, 1 + 65536 / (parts * width + 1), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {

@@ -340,7 +340,7 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
         const int64_t at_once = max_of(kPacked / max_of(bins * kLanes<A>, int64_t(1)), int64_t(1)) * kLanes<A>;
         for (int64_t first = 0; first < s.channels; first += at_once) {
           const int64_t channels = min_of(at_once, s.channels - first);
-          packed.resize(size_t(ceil_div(channels, kLanes<A>) * kLanes<A> * bins));
+          packed.resize(max_of(packed.size(), size_t(ceil_div(channels, kLanes<A>) * kLanes<A> * bins)));
           pack_gradients(s, taps, by_bin.at, first, channels, packed.data());
           for (int64_t c = 0; c < channels; c += kLanes<A>) {
             add_to_tile(taps, packed.data() + c * bins, sums.data());

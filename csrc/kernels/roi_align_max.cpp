@@ -2,6 +2,7 @@
 // the maps. Backward: a task owns channels of an image, so sums have a fixed order.
 #include "roi_align_max.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "roi_taps.h"
@@ -30,25 +31,27 @@ struct Sample {
   }
 };
 
-// The maxima of a bin and their samples, for `count` channels, at most a vector of them. `from_zero`: a sample outside
-// of the map counts 0. Rounded operation by operation (see sample_value).
+constexpr size_t kSamples = 256;  // that are gone through at a time
+
+// The maxima of samples before these and these, and the numbers of their samples, for `count` channels, at most a
+// vector of them. `first`: there are none before. Rounded operation by operation (see sample_value).
 template <class T>
-FV_HD void maxima(const std::vector<Sample<Accum<T>>>& samples, bool from_zero, const T* map, int64_t channel_stride,
-                  int64_t count, T* out, int64_t* argmax) {
+FV_HD void add_samples(const std::vector<Sample<Accum<T>>>& samples, bool first, const T* map, int64_t channel_stride,
+                       int64_t count, Accum<T>* best_to, int64_t* argmax) {
   using A = Accum<T>;
-  Vec<A> best(A(0));
+  Vec<A> best = Vec<A>::load(best_to);
   IndexVec<A> at = all_lanes<A>(-1);
-  for (size_t k = 0; k < samples.size(); ++k) {
+  for (size_t k = 0; k < samples.size(); ++k, first = false) {
     Vec<A> value(A(0));
     for (int i = 0; i < samples[k].count; ++i)
       value = value + Vec<A>(samples[k].weights[i]) * load_strided(map + samples[k].offsets[i], channel_stride, count);
-    const bool first = k == 0 && !from_zero;
     const auto wins = either(value > best, both(!(value == value), best == best));
     best = first ? value : select(wins, value, best);
     at = first ? all_lanes<A>(0) : select(wins, int64_t(k), at);
   }
-  store_vector(out, best, count);
-  for (int64_t i = 0; i < count; ++i) argmax[i] = at[i] < 0 ? -1 : samples[size_t(at[i])].number;
+  best.store(best_to);
+  for (int64_t i = 0; i < count; ++i)
+    if (at[i] >= 0) argmax[i] = samples[size_t(at[i])].number;
 }
 
 }  // namespace
@@ -65,28 +68,39 @@ void roi_align_max(const RoiAlignShape& s, const T* input, const Accum<T>* rois,
   const int64_t channel_stride = strided ? pixels : 1, pixel_stride = strided ? 1 : s.channels;
   exec(s.rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
     std::vector<Sample<A>> samples;
+    std::vector<A> best(size_t(ceil_div(s.channels, kLanes<A>) * kLanes<A>));
     std::vector<T> values(s.channels_last ? 0 : size_t(per_roi));  // (bin, channel)
     std::vector<int64_t> places(s.channels_last ? 0 : size_t(per_roi));
     for (int64_t r = begin; r < end; ++r) {
       const Roi<A> roi = load_roi(rois, nullptr, s, r);
+      const T* const map = maps.at + roi.image * s.channels * pixels;
       T* const to = s.channels_last ? out + r * per_roi : values.data();
       int64_t* const at = s.channels_last ? argmax + r * per_roi : places.data();
+      std::fill_n(at, per_roi, -1);
       for (int64_t bin = 0; bin < bins; ++bin) {
         const int64_t ph = bin / s.out_w, pw = bin % s.out_w;
-        samples.clear();
-        bool from_zero = true;
+        std::fill(best.begin(), best.end(), A(0));
+        bool first = false;  // before all others comes the 0 of samples outside of the map
+        const auto take = [&] {
+          for (int64_t c = 0; c < s.channels; c += kLanes<A>)
+            add_samples(samples, first, map + c * channel_stride, channel_stride, min_of(kLanes<A>, s.channels - c),
+                        &best[size_t(c)], at + bin * s.channels + c);
+          samples.clear();
+          first = false;
+        };
         if (!roi.is_zero()) {
           const BinSamples<A> inside(roi, ph, pw);
-          from_zero = inside.any_outside;
+          first = !inside.any_outside;
           for (int64_t iy = inside.rows.begin; iy < inside.rows.end; ++iy)
             for (int64_t ix = inside.columns.begin; ix < inside.columns.end; ++ix) {
               const int64_t number = iy * roi.x.samples + ix;
               samples.emplace_back(SamplePixels<A>(roi, ph, pw, number), number, width, pixel_stride);
+              if (samples.size() == kSamples) take();
             }
+          if (!samples.empty()) take();
         }
         for (int64_t c = 0; c < s.channels; c += kLanes<A>)
-          maxima(samples, from_zero, maps.at + roi.image * s.channels * pixels + c * channel_stride, channel_stride,
-                 min_of(kLanes<A>, s.channels - c), to + bin * s.channels + c, at + bin * s.channels + c);
+          store_vector(to + bin * s.channels + c, Vec<A>::load(&best[size_t(c)]), min_of(kLanes<A>, s.channels - c));
       }
       if (s.channels_last) continue;
       transpose(to, s.channels, bins, s.channels, out + r * per_roi, bins);
@@ -116,15 +130,9 @@ void roi_align_max_backward(const RoiAlignShape& s, const T* grad, const Accum<T
           for (int64_t c = 0; c < channels; ++c) {
             const int64_t from = s.bin_offset(r, ph, pw) + (first + c) * s.out_channel_stride();
             if (argmax[from] < 0) continue;
-            const SamplePixels<A> pixels(roi, ph, pw, argmax[from]);
+            const Sample<A> sample(SamplePixels<A>(roi, ph, pw, argmax[from]), argmax[from], width, channels);
             const A g = to_accum(grad[from]);
-            const auto add = [&](int64_t y, int64_t x, A weight) {
-              if (weight != A(0)) sums[size_t((y * width + x) * channels + c)] += weight * g;
-            };
-            add(pixels.y.low, pixels.x.low, pixels.y.low_weight * pixels.x.low_weight);
-            add(pixels.y.low, pixels.x.high, pixels.y.low_weight * pixels.x.high_weight);
-            add(pixels.y.high, pixels.x.low, pixels.y.high_weight * pixels.x.low_weight);
-            add(pixels.y.high, pixels.x.high, pixels.y.high_weight * pixels.x.high_weight);
+            for (int i = 0; i < sample.count; ++i) sums[size_t(sample.offsets[i] + c)] += sample.weights[i] * g;
           }
         }
       }

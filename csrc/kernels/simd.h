@@ -185,7 +185,7 @@ FV_HD void stream_line(T* p, Vec<Accum<T>> v) {
 #endif
   store_vector(p, v);
 }
-inline void finish_streaming() {
+FV_HD void finish_streaming() {
 #if defined(__AVX512F__)
   _mm_sfence();
 #endif

@@ -237,7 +237,7 @@ def test_pyramid_matches_reference(backend, p):
 def test_gradients_larger_than_caches_are_those_of_a_few_channels(format, width):
     """The CPU kernel writes them past the caches, from 32 MiB on."""
     g = torch.Generator().manual_seed(0)
-    x = torch.rand(1, 80, 300, width, generator=g).contiguous(memory_format=format).requires_grad_()
+    x = torch.rand(1, 80, 304, width, generator=g).contiguous(memory_format=format).requires_grad_()
     rois = torch.cat([torch.zeros(30, 1), random_boxes(g, 30, size=300.0)], 1).float()
     few = [x.detach()[:, c : c + 10].contiguous(memory_format=format).requires_grad_() for c in range(0, 80, 10)]
     weight = torch.rand(30, 80, 7, 7, generator=g)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ops._dispatch import has_empty_windows, own_is_faster
+from ..ops._convolution import own_forward
+from ..ops._dispatch import has_empty_windows
 from ..ops.conv2d import conv2d
 from ..ops.conv_transpose2d import conv_transpose2d
 
@@ -64,9 +65,10 @@ class Conv2d(nn.Conv2d):
         geometry = (*self.stride, *self.padding, *self.dilation)
         if has_empty_windows(self.weight, geometry):
             return False
-        if input.dtype != torch.float32 or input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        wide = input.dtype in (torch.float32, torch.float64)
+        if not wide or input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return True
-        return input.dim() == 4 and not own_is_faster("gather", input, self.weight, geometry, 1)
+        return input.dim() == 4 and not own_forward("gather", "auto", input, self.weight, geometry, 1)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

@@ -30,13 +30,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
     if not depthwise:
         if which != "product" and _is_winograd(input, weight, geometry, groups):
             return True
-        side_by_side = list(kernel) == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
-        pixels = input.shape[2] * input.shape[3]
-        if which == "scatter":
-            enough = weight.shape[1] * input.element_size() <= 1024 and (pixels >= 512 or max(kernel) > 2)
-        else:
-            enough = 32 <= min(weight.shape[:2]) <= weight.shape[1] <= 128 and pixels >= 2**14 and max(kernel) == 2
-        return side_by_side and wide and not channels_last and enough
+        plain = wide and not channels_last and has_windows_side_by_side(weight, geometry)
+        return plain and _is_faster_side_by_side(which, input, weight, groups)
     unit_stride = max(geometry[:2]) == 1
     if dilation > 1:
         return dilation >= 8 or which != "gather" or (unit_stride and not channels_last)
@@ -58,7 +53,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
 
 def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
     """Whether the own kernel is worth it for the sake of a gradient: torch's result has torch's gradients."""
-    if groups != weight.shape[0] or weight.shape[1] != 1 or not torch.is_grad_enabled():
+    depthwise = groups == weight.shape[0] and weight.shape[1] == 1
+    if not torch.is_grad_enabled() or not (depthwise or has_windows_side_by_side(weight, geometry)):
         return False
     by_input: Map = "scatter" if which == "gather" else "gather"
     problem = (input, weight, geometry, groups)
@@ -84,6 +80,20 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     own = 16 * (tiles * (pairs + 18 * (first + second)) + (8 if pairs <= 2**14 else 24) * pairs)
     margin = 1.05 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
+
+
+def _is_faster_side_by_side(which: Map, input: Tensor, weight: Tensor, groups: int) -> bool:
+    kernel, small, large = list(weight.shape[2:]), weight.shape[0] // groups, weight.shape[1]
+    pixels = input.shape[2] * input.shape[3]
+    if which == "scatter":
+        return large * input.element_size() <= 1024 and (max(kernel) > 2 or pixels >= 512)
+    return kernel == [2, 2] and min(small, large) >= 32 and large <= 128 and pixels >= 2**14
+
+
+def has_windows_side_by_side(weight: Tensor, geometry: Sequence[int]) -> bool:
+    """Whether windows cover the map without a gap, each pixel once, and have more than a pixel."""
+    kernel = list(weight.shape[2:])
+    return kernel == list(geometry[:2]) and list(geometry[2:]) == [0, 0, 1, 1] and max(kernel) > 1
 
 
 def has_empty_windows(weight: Tensor, geometry: Sequence[int]) -> bool:

@@ -42,8 +42,9 @@ def conv2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
-            kernel, and for float32 3 x 3 kernels with stride 1, one group and some 32 channels or more. The rule is
-            ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            kernel, for float32 3 x 3 kernels with stride 1, one group and some 32 channels or more, and for large
+            NCHW maps and 2 x 2 windows side by side. The rule is ``ops/_dispatch.py``, what was measured
+            ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with

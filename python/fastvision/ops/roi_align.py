@@ -46,8 +46,8 @@ def roi_align(
         (otherwise its sides are at least 1). NaN features reach exactly the bins that read them.
 
     Differentiable in ``input``, any number of times (``"max"``: once); asking for the gradient of ``boxes`` is an
-    error. Forward and backward are deterministic; the backward needs no memory beyond its result (16-bit: a float32
-    copy of it on CPU; ``"max"``: the sample of each maximum).
+    error. Forward and backward are deterministic; on the CPU the backward of NCHW copies the
+    gradient (``"max"``: the forward copies large inputs, and the sample of each maximum is kept).
 
     Raises:
         TypeError: Integer boxes or dtypes that do not go together.
