@@ -68,7 +68,8 @@ PROBLEMS = [
     *(_side_by_side(64, 32, 256, 2), _side_by_side(128, 64, 256, 2), _side_by_side(256, 128, 128, 2)),
     *(_side_by_side(512, 256, 64, 2), _side_by_side(128, 64, 64, 3), _side_by_side(256, 128, 32, 4)),
     Problem("2 x 2, 20 x 256 x 14 x 14 -> 256", 256, 256, 14, 2, 2, batch=20),
-    *(_patches(64, 128, 512, 2), _patches(96, 192, 56, 2), _patches(384, 768, 14, 2)),
+    *(_patches(64, 128, 512, 2), _patches(128, 256, 128, 2), _patches(64, 128, 128, 2)),
+    *(_patches(96, 192, 56, 2), _patches(384, 768, 14, 2)),
     *(_patches(3, 64, 512, 2), _patches(3, 96, 224, 4), _patches(3, 768, 224, 16)),
     *(_atrous(1024, 18), _atrous(2048, 12), _atrous(1024, 8), _atrous(728, 4), _atrous(728, 2), _atrous(728, 1)),
 ]

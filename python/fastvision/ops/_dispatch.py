@@ -87,7 +87,9 @@ def _is_faster_side_by_side(which: Map, input: Tensor, weight: Tensor, groups: i
     pixels = input.shape[2] * input.shape[3]
     if which == "scatter":
         return large * input.element_size() <= 1024 and (max(kernel) > 2 or pixels >= 512)
-    return kernel == [2, 2] and min(small, large) >= 32 and large <= 128 and pixels >= 2**14
+    if kernel != [2, 2] or min(small, large) < 32 or large > 128:
+        return False
+    return pixels >= 2**14 and input.shape[1] * pixels >= 2**21  # numbers that no near cache holds
 
 
 def has_windows_side_by_side(weight: Tensor, geometry: Sequence[int]) -> bool:
