@@ -189,8 +189,10 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
-    """As ``torch.library.register_autograd``. Of several results those without a gradient have None
-    and not zeros, unless ``setup_context`` asks for them."""
+    """As ``torch.library.register_autograd``, but with None and not zeros where one of several results has no gradient.
+
+    ``setup_context`` may ask for the zeros.
+    """
     if setup_context and len(op.overload._schema.returns) > 1:
         backward, setup_context = _without_zeros(op, backward, setup_context)
     for namespace in NAMESPACES:

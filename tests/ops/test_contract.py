@@ -62,7 +62,8 @@ def test_results_without_a_gradient_bring_no_zeros(backend):
         with MadeZeros() as made:
             torch.autograd.grad(first, leaves, torch.ones_like(first), allow_unused=True)
         assert made.shapes == [], name
-    assert tried >= {"max_pool2d", "roi_pool", "roi_align_max", "sigmoid_focal_loss", "dice_loss", "box_iou_loss"}
+    assert tried >= {"max_pool2d", "roi_pool", "roi_align_max", "dice_loss", "box_iou_loss", "gram_loss"}
+    assert tried >= {"sigmoid_focal_loss", "softmax_focal_loss"}
 
 
 class Forgets(torch.autograd.Function):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from convolutions import compare, tensors
 from fastvision import nn, ops
-from fastvision.ops._dispatch import own_is_faster
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, FORMATS, LAYOUTS, lay_out, seeds
@@ -182,93 +181,3 @@ def test_modules_share_their_state_with_torch(backend):
     plain = torch.nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular").to(x.device)
     plain.load_state_dict(circular.state_dict())
     torch.testing.assert_close(circular(x), plain(x))
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_each_gradient_is_chosen_by_itself(format):
-    """auto where result and gradients come from both: equal to torch, twice differentiable."""
-    g = torch.Generator().manual_seed(7)
-    x, w = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((1, 2, 3, 3), (2, 2, 3, 3)))
-    up = torch.randn(2, 1, 9, 8, generator=g, dtype=torch.float64)
-    x = x.to(memory_format=format).requires_grad_()
-    for weight, stride, groups in ((w, 3, 1), (up, 8, 2)):
-        weight.requires_grad_()
-        torch.autograd.gradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
-        torch.autograd.gradgradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
-    far = (torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64)).requires_grad_()
-    torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 1, 8, 8, 2), (x, far))
-    torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 3), (x, w))
-
-
-SIDE_BY_SIDE_CHOICES = [  # which, channels of the weight, groups, kernel, size, dtype, taken
-    ("scatter", (64, 256), 1, (2, 2), (16, 32), torch.float32, True),
-    ("scatter", (64, 257), 1, (2, 2), (16, 32), torch.float32, False),
-    ("scatter", (64, 256), 1, (2, 2), (7, 73), torch.float32, False),
-    ("scatter", (64, 256), 1, (3, 3), (7, 73), torch.float32, True),
-    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.float64, True),
-    ("scatter", (64, 129), 1, (2, 2), (16, 32), torch.float64, False),
-    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.bfloat16, False),
-    ("gather", (64, 32), 1, (2, 2), (128, 128), torch.float32, True),
-    ("product", (64, 32), 1, (2, 2), (128, 128), torch.float64, True),
-    ("product", (32, 128), 1, (2, 2), (128, 128), torch.float32, True),
-    ("product", (64, 129), 1, (2, 2), (128, 128), torch.float32, False),
-    ("product", (64, 31), 1, (2, 2), (128, 128), torch.float32, False),
-    ("product", (31, 64), 1, (2, 2), (128, 128), torch.float32, False),
-    ("product", (64, 32), 1, (2, 2), (127, 129), torch.float32, False),
-    ("product", (64, 32), 4, (2, 2), (128, 128), torch.float32, False),
-    ("gather", (64, 32), 1, (2, 1), (128, 128), torch.float32, False),
-    ("gather", (64, 32), 1, (3, 3), (128, 128), torch.float32, False),
-    ("gather", (64, 32), 1, (2, 2), (128, 128), torch.bfloat16, False),
-]
-
-
-@pytest.mark.parametrize("choice", SIDE_BY_SIDE_CHOICES)
-def test_auto_of_windows_side_by_side(choice):
-    which, channels, groups, kernel, size, dtype, taken = choice
-    x = torch.empty(1, 128, *size, dtype=dtype)
-    weight = torch.empty(*channels, *kernel, dtype=dtype)
-    assert own_is_faster(which, x, weight, (*kernel, 0, 0, 1, 1), groups) == taken
-    assert not own_is_faster(which, x.to(memory_format=torch.channels_last), weight, (*kernel, 0, 0, 1, 1), groups)
-    assert not own_is_faster(which, x, weight, (*kernel, 0, 0, 2, 2), groups)
-    assert which == "scatter" or not own_is_faster(which, x[:, :127], weight, (*kernel, 0, 0, 1, 1), groups)
-
-
-def test_modules_choose_as_the_ops_do():
-    """Also for the sake of a gradient that the own kernel is faster for."""
-    x = torch.rand(1, 3, 16, 16)
-    for needs_gradient in (False, True):
-        out = nn.Conv2d(3, 8, 4, 4)(x.clone().requires_grad_(needs_gradient))
-        expected = ops.conv2d(
-            x.clone().requires_grad_(needs_gradient), torch.rand(8, 3, 4, 4, requires_grad=True), None, 4
-        )
-        assert type(out.grad_fn) is type(expected.grad_fn)
-        assert ("Convolution" in type(out.grad_fn).__name__) == (not needs_gradient)
-
-
-DEPTHWISE_CHOICES = [  # which, format, kernel, size, stride, dilation, dtype, taken
-    ("gather", torch.contiguous_format, 3, 14, 1, 1, torch.float32, True),
-    ("scatter", torch.contiguous_format, 3, 14, 1, 1, torch.bfloat16, True),
-    ("gather", torch.contiguous_format, 3, 13, 1, 1, torch.float32, False),
-    ("gather", torch.channels_last, 3, 14, 1, 1, torch.float32, False),
-    ("product", torch.contiguous_format, 3, 14, 1, 1, torch.float32, False),
-    ("gather", torch.contiguous_format, 5, 28, 1, 1, torch.float32, True),
-    ("gather", torch.contiguous_format, 5, 27, 1, 1, torch.float32, False),
-    ("gather", torch.contiguous_format, 7, 56, 1, 1, torch.float32, False),
-    ("product", torch.contiguous_format, 5, 14, 1, 1, torch.float32, True),
-    ("product", torch.channels_last, 7, 14, 2, 1, torch.float32, True),
-    ("product", torch.contiguous_format, 3, 14, 2, 1, torch.float32, False),
-    ("scatter", torch.channels_last, 3, 14, 2, 1, torch.float16, True),
-    ("scatter", torch.channels_last, 3, 14, 2, 1, torch.float32, False),
-    ("gather", torch.contiguous_format, 3, 14, 1, 2, torch.float32, True),
-    ("gather", torch.channels_last, 3, 14, 1, 2, torch.float32, False),
-    ("gather", torch.contiguous_format, 3, 14, 2, 2, torch.float32, False),
-]
-
-
-@pytest.mark.parametrize("choice", DEPTHWISE_CHOICES)
-def test_auto_of_one_channel_per_group(choice):
-    which, format, kernel, size, stride, dilation, dtype, taken = choice
-    x = torch.empty(1, 8, size, size + 1, dtype=dtype).to(memory_format=format)
-    weight = torch.empty(8, 1, kernel, kernel, dtype=dtype)
-    padding = dilation * (kernel // 2)
-    assert own_is_faster(which, x, weight, (stride, stride, padding, padding, dilation, dilation), 8) == taken

@@ -4,8 +4,8 @@ from fastvision import ops
 from fastvision.ops.roi_align import roi_align_reference
 from hypothesis import given
 from hypothesis import strategies as st
+from roi_problems import arguments, feature_map, problems, regions
 from support import FORMATS, Backend, assert_close, lay_out, seeds
-from test_roi_align import arguments, feature_map, problems, regions
 
 
 @given(p=problems())
@@ -141,3 +141,20 @@ def test_unknown_mode(backend):
     x, roi = torch.rand(1, 1, 4, 4, device=backend.device), torch.tensor([[0.0, 0, 0, 4, 4]], device=backend.device)
     with pytest.raises(ValueError, match="roi_align: mode: expected 'avg' or 'max', got 'median'"):
         ops.roi_align(x, roi, 2, mode="median")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("at", [(0, 0), (3, 30), (31, 31)])
+def test_many_samples_of_a_bin(backend, format, at):
+    """More than the CPU kernel goes through at a time: the first of equal samples counts, and a NaN wins for good."""
+    x = torch.zeros(1, 3, 32, 32, device=backend.device)
+    x[0, :, at[0] :, at[1] :] = 2.0
+    x[0, 2, at[0], at[1]] = torch.nan
+    x[0, 2, -1, -1] = 9.0 if at != (31, 31) else torch.nan
+    x = x.contiguous(memory_format=format).requires_grad_()
+    roi = torch.tensor([[0.0, 0, 0, 32, 32]], device=backend.device)
+    out = ops.roi_align(x, roi, 1, 1.0, 32, True, mode="max")  # one sample on each pixel
+    assert out[0, :2].flatten().tolist() == [2.0, 2.0]
+    assert out[0, 2].isnan()
+    out[0].sum().backward()
+    assert x.grad.nonzero().tolist() == [[0, c, *at] for c in range(3)]
