@@ -47,6 +47,30 @@ inline bool has_rest(const ConvolutionShape& s) {
   return s.large_h > s.small_h * s.kernel_y || s.large_w > s.small_w * s.kernel_x;
 }
 
+// Pixels [begin, end), at most 64, of `channels` of the small map: 64 per row.
+template <class T>
+void copy_pixels(const ConvolutionShape& s, int64_t channels, int64_t begin, int64_t end, const T* small,
+                 Accum<T>* to) {
+  for (int64_t a = 0; a < channels; ++a)
+    for_each_vector<Accum<T>>(end - begin, [&](int64_t i, int, auto n) {
+      store_vector(to + a * kShuffledPixels + i, load_vector(small + a * s.small_h * s.small_w + begin + i, n), n);
+    });
+}
+
+// For the first `rows` rows (channel, tap) of the windows of pixels [begin, end), 64 pixels each: calls f(place in the
+// rows, count of pixels, place in the large map) for all that lie in one row of the map.
+template <class F>
+void for_each_run(const ConvolutionShape& s, int64_t rows, int64_t begin, int64_t end, F&& f) {
+  for (int64_t r = 0; r < rows; r += s.kernel_x)
+    for (int64_t p = begin, next; p < end; p = next) {
+      const int64_t y = p / s.small_w, x = p % s.small_w;
+      next = min_of((y + 1) * s.small_w, end);
+      f(r * kShuffledPixels + p - begin, next - p,
+        r / s.taps() * s.large_h * s.large_w + (y * s.kernel_y + r % s.taps() / s.kernel_x) * s.large_w +
+            x * s.kernel_x);
+    }
+}
+
 // Pixels [begin, end) of a plane, at most 64. small, large: of the image and group. weight, bias (or null): of the
 // group.
 template <class T>
@@ -56,12 +80,7 @@ void scatter_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const
   const int64_t taps = s.taps(), at_once = ceil_div(kShuffledRows, taps), count = end - begin;
   scratch.resize(size_t((s.small_channels + at_once * taps) * kShuffledPixels));
   A *const pixels = scratch.data(), *const sums = pixels + s.small_channels * kShuffledPixels;
-  for (int64_t c = 0; c < s.small_channels; ++c) {
-    const T* from = small + c * s.small_h * s.small_w + begin;
-    for_each_vector<A>(count, [&](int64_t i, int, auto n) {
-      store_vector(pixels + c * kShuffledPixels + i, load_vector(from + i, n), n);
-    });
-  }
+  copy_pixels(s, s.small_channels, begin, end, small, pixels);
   for (int64_t d = 0; d < s.large_channels; d += at_once) {
     const int64_t rows = min_of(at_once, s.large_channels - d) * taps;
     for (int64_t r = 0; r < rows; ++r)
@@ -70,15 +89,9 @@ void scatter_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const
     for (int64_t c = 0; c < count; c += kPanel<A>)
       add_product(rows, min_of(kPanel<A>, count - c), s.small_channels, factor, pixels + c, kShuffledPixels, sums + c,
                   kShuffledPixels);
-    for (int64_t r = 0; r < rows; r += s.kernel_x) {
-      T* const plane = large + (d + r / taps) * s.large_h * s.large_w;
-      for (int64_t p = begin, next; p < end; p = next) {
-        const int64_t y = p / s.small_w, x = p % s.small_w;
-        next = min_of((y + 1) * s.small_w, end);
-        shuffle_rows(sums + r * kShuffledPixels + p - begin, s.kernel_x, next - p,
-                     plane + (y * s.kernel_y + r % taps / s.kernel_x) * s.large_w + x * s.kernel_x);
-      }
-    }
+    T* const plane = large + d * s.large_h * s.large_w;
+    for_each_run(s, rows, begin, end,
+                 [&](int64_t at, int64_t n, int64_t place) { shuffle_rows(sums + at, s.kernel_x, n, plane + place); });
   }
 }
 
@@ -104,15 +117,9 @@ void unshuffle_rows(const T* from, int64_t count, int64_t n, Accum<T>* to) {
 // The windows of pixels [begin, end): (channel, tap, pixel), 64 pixels per row. large: of the image and group.
 template <class T>
 void unshuffle_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* large, Accum<T>* windows) {
-  for (int64_t r = 0; r < s.large_channels * s.taps(); r += s.kernel_x) {
-    const T* const plane = large + r / s.taps() * s.large_h * s.large_w;
-    for (int64_t p = begin, next; p < end; p = next) {
-      const int64_t y = p / s.small_w, x = p % s.small_w;
-      next = min_of((y + 1) * s.small_w, end);
-      unshuffle_rows(plane + (y * s.kernel_y + r % s.taps() / s.kernel_x) * s.large_w + x * s.kernel_x, s.kernel_x,
-                     next - p, windows + r * kShuffledPixels + p - begin);
-    }
-  }
+  for_each_run(s, s.large_channels * s.taps(), begin, end, [&](int64_t at, int64_t n, int64_t place) {
+    unshuffle_rows(large + place, s.kernel_x, n, windows + at);
+  });
 }
 
 // Pixels [begin, end) of a plane of the small map, at most 64.
@@ -159,10 +166,7 @@ void add_product_of_pixels(const ConvolutionShape& s, int64_t channels, int64_t 
   A* const turned = pixels + channels * kShuffledPixels;
   unshuffle_pixels(s, begin, end, large, windows);
   transpose(windows, kShuffledPixels, rows, count, turned, padded);
-  for (int64_t a = 0; a < channels; ++a)
-    for_each_vector<A>(count, [&](int64_t i, int, auto n) {
-      store_vector(pixels + a * kShuffledPixels + i, load_vector(small + a * s.small_h * s.small_w + begin + i, n));
-    });
+  copy_pixels(s, channels, begin, end, small, pixels);
   for (int64_t c = 0; c < rows; c += kPanel<A>)
     add_product(channels, kPanel<A>, count, Factor<A>{pixels, kShuffledPixels, 1}, turned + c, padded, sums + c,
                 padded);

@@ -2,12 +2,14 @@
 // product of two weights. channels_last: vectors of channels, all pixels of a bin at a time. NCHW: vectors of a row's
 // pixels, the rows of a bin first, then the columns; regions of a chunk share the planes. Regions are taken in the
 // order of their places, so that neighbours meet the same pixels in the caches: for large maps memory traffic is the
-// limit. Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
+// limit. Backward: a task owns tiles of pixels (roi_align_tiles.h), so every sum has a fixed order and every pixel is
+// written once.
 #include "roi_align.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "roi_align_tiles.h"
 #include "roi_taps.h"
 
 namespace fastvision {
@@ -154,128 +156,6 @@ void forward_region(const RoiAlignShape& s, const T* planes, int64_t count, cons
     else if (vectors == 1) forward_planes<1, 1, false>(s, planes, stride, width, taps, out);
     else forward_planes<1, 2, false>(s, planes, stride, width, taps, out);
   }
-}
-
-constexpr int64_t kTile =
-    16;  // pixels per side; with a vector of channels for each, a tile of sums fits the first cache
-constexpr int64_t kPacked = 1 << 17;                   // gradients that are laid out for a tile at a time
-constexpr int64_t kStreamedBytes = int64_t(32) << 20;  // of gradient maps that are larger than caches
-
-// What the regions add to one tile: bins, and for each the pixels of the tile that it reads.
-template <class A>
-struct TileTaps {
-  struct Bin {
-    int64_t number;  // among those of all regions
-    size_t end;      // of its pixels
-  };
-  std::vector<Bin> bins;
-  std::vector<typename AxisPixels<A>::Pixel> pixels;
-  AxisPixels<A> y_pixels, x_pixels;
-
-  void set(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, const std::vector<Placed<A>>& placed) {
-    bins.clear();
-    pixels.clear();
-    for (const auto& [roi, index] : placed) {
-      if (roi.is_zero() || roi.image != tile.image || roi.level != tile.level) continue;
-      if (!touches(roi.y, tile.y, kTile) || !touches(roi.x, tile.x, kTile)) continue;
-      y_pixels.set(SampledBins<A>{roi.y}, s.out_h, A(1) / max_of(A(roi.y.samples), A(1)));
-      x_pixels.set(SampledBins<A>{roi.x}, s.out_w, A(1) / max_of(A(roi.x.samples), A(1)));
-      for (int64_t ph = 0; ph < s.out_h; ++ph) {
-        const Inside rows(y_pixels, ph, tile.y);
-        for (int64_t pw = 0; rows.begin < rows.end && pw < s.out_w; ++pw) {
-          const Inside columns(x_pixels, pw, tile.x);
-          for (auto y = rows.begin; y < rows.end; ++y)
-            for (auto x = columns.begin; x < columns.end; ++x)
-              pixels.push_back({(y->at - tile.y) * kTile + x->at - tile.x, y->weight * x->weight});
-          if (columns.begin < columns.end) bins.push_back({index * s.bins() + ph * s.out_w + pw, pixels.size()});
-        }
-      }
-    }
-  }
-
- private:
-  // The pixels of a bin that are among the kTile from `first` on.
-  struct Inside {
-    const typename AxisPixels<A>::Pixel *begin, *end;
-    Inside(const AxisPixels<A>& axis, int64_t bin, int64_t first) : begin(axis.begin_of(bin)), end(axis.end_of(bin)) {
-      while (begin < end && begin->at < first) ++begin;
-      while (begin < end && end[-1].at >= first + kTile) --end;
-    }
-  };
-};
-
-// Channels [first, first + count) of all gradients that reach a tile: (vector of channels, bin, channel).
-template <class T>
-void pack_gradients(const RoiAlignShape& s, const TileTaps<Accum<T>>& taps, const T* grad, int64_t first, int64_t count,
-                    Accum<T>* to) {
-  using A = Accum<T>;
-  const int64_t part = int64_t(taps.bins.size());
-  for (const auto& bin : taps.bins) {
-    const T* const from = grad + bin.number * s.channels + first;
-    for (int64_t c = 0; c < count; c += kLanes<A>)
-      load_vector(from + c, min_of(kLanes<A>, count - c)).store(to + c * part);
-    to += kLanes<A>;
-  }
-}
-
-// Adds up a vector of channels.
-template <class A>
-void add_to_tile(const TileTaps<A>& taps, const A* gradients, Vec<A>* sums) {
-  const auto* pixel = taps.pixels.data();
-  for (const auto& bin : taps.bins) {
-    const Vec<A> g = Vec<A>::load(gradients);
-    gradients += kLanes<A>;
-    for (const auto* const end = taps.pixels.data() + bin.end; pixel != end; ++pixel) {
-      Vec<A>& sum = sums[pixel->at];
-      sum = multiply_add(Vec<A>(pixel->weight), g, sum);
-    }
-  }
-}
-
-// A row of a tile, past the caches: a line is a pixel's channels, or a plane's pixels.
-template <class T>
-void store_lines(const RoiAlignShape& s, int64_t columns, int64_t count, int64_t stride, const Vec<Accum<T>>* sums,
-                 T* to) {
-  using A = Accum<T>;
-  if (s.channels_last) {
-    for (int64_t x = 0; x < columns; ++x) stream_line(to + x * s.channels, sums[x]);
-  } else {
-    T turned[kTile * kLanes<A>];
-    transpose(reinterpret_cast<const A*>(sums), kLanes<A>, kTile, count, turned, kTile);
-    for (int64_t k = 0; k < count; ++k) stream_line(to + k * stride, load_vector(turned + k * kTile));
-  }
-}
-
-// Channels [c, c + count) of the pixels of a tile. The sums are zero afterwards. `past_caches`: whole lines are.
-template <class T>
-void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t c, int64_t count, bool past_caches,
-                Vec<Accum<T>>* sums, T* map) {
-  using A = Accum<T>;
-  const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
-  const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
-  const int64_t stride = s.map_channel_stride(tile.level);
-  const bool lines = past_caches && kVectorIsLine<T> &&
-                     (s.channels_last ? s.channels % kLanes<A> == 0
-                                      : stride % kLanes<A> == 0 && columns == kTile && kTile == kLanes<A>);
-  for (int64_t y = 0; y < rows; ++y, sums += kTile) {
-    T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + c * stride;
-    if (lines && reinterpret_cast<uintptr_t>(to) % uintptr_t(kVectorBytes) == 0) {
-      store_lines(s, columns, count, stride, sums, to);
-    } else if (s.channels_last) {
-      for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, sums[x], count);
-    } else {
-      transpose(reinterpret_cast<const A*>(sums), kLanes<A>, columns, count, to, stride);
-    }
-    std::fill_n(sums, kTile, Vec<A>(A(0)));
-  }
-}
-
-// Of the gradients of all maps.
-template <class T>
-int64_t bytes_of_maps(const RoiAlignShape& s) {
-  int64_t pixels = 0;
-  for (int l = 0; l < s.levels; ++l) pixels += s.batch * s.level[l].height * s.level[l].width;
-  return pixels * s.channels * int64_t(sizeof(T));
 }
 
 }  // namespace

@@ -59,6 +59,12 @@ struct AxisPixels {
   }
 };
 
+// Of a bin's average.
+template <class A>
+A share_of_sample(const SampleAxis<A>& axis) {
+  return A(1) / max_of(A(axis.samples), A(1));
+}
+
 template <class A>
 struct AxisTaps : AxisPixels<A> {
   int64_t low, high;  // the range of pixels of all bins
@@ -102,8 +108,8 @@ template <class A>
 struct RoiTaps {
   AxisTaps<A> y, x;
   void set(const Roi<A>& r) {
-    y.set(r.y, A(1) / max_of(A(r.y.samples), A(1)));
-    x.set(r.x, A(1) / max_of(A(r.x.samples), A(1)));
+    y.set(r.y, share_of_sample(r.y));
+    x.set(r.x, share_of_sample(r.x));
   }
 };
 

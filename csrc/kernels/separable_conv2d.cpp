@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "depthwise.h"
+#include "factors.h"
 #include "product.h"
 #include "unrolled.h"
 
