@@ -29,14 +29,13 @@ struct Tile {
   }
 };
 
-// 64 numbers to a row.
+// Rows [begin, end), as far as there are such, with 64 numbers to a row.
 template <class T>
-void pack(const Tile<T>& tile, Accum<T>* to) {
-  for (int64_t r = 0; r < tile.rows; ++r, to += kTile) {
-    const T* from = tile.first + r * tile.stride;
-    for_each_vector<Accum<T>>(tile.width,
-                              [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
-  }
+void pack(const Tile<T>& tile, int64_t begin, int64_t end, Accum<T>* to) {
+  for (int64_t r = begin; r < min_of(end, tile.rows); ++r)
+    for_each_vector<Accum<T>>(tile.width, [&](int64_t i, int, auto n) {
+      store_vector(to + r * kTile + i, load_vector(tile.first + r * tile.stride + i, n), n);
+    });
 }
 template <class T>
 void prefetch(const Tile<T>& tile, int64_t begin, int64_t end) {
@@ -51,16 +50,20 @@ void add_tile(int64_t rows, int64_t columns, int64_t depth, Factor<A> x, const A
     add_product(rows, min_of(kPanel<A>, columns - c), depth, x, y + c, kTile, sums + c, kBlock);
 }
 // The same for a tile by itself, only where the column is at least the row, and some below. On the way the next tile is
-// brought to the cache.
+// copied, a few rows at a time, of which the cache can hold no more where they lie at powers of two.
 template <int64_t kBlock, class T, class A>
-void add_triangle(int64_t channels, int64_t depth, Factor<A> x, const A* y, A* sums, const Tile<T>& next) {
-  for (int64_t r = 0; r < channels; r += kProductRows) {
-    prefetch(next, r, r + kProductRows);
+void add_triangle(int64_t channels, int64_t depth, Factor<A> x, const A* y, A* sums, const Tile<T>& next,
+                  A* packed_next) {
+  constexpr int64_t kRows = kProductRows;
+  prefetch(next, 0, kRows);
+  for (int64_t r = 0; r < channels; r += kRows) {
+    prefetch(next, r + kRows, r + 2 * kRows);
     const int64_t c = r / Vec<A>::kLanes * Vec<A>::kLanes;
     const Factor<A> rows{x.at + r * x.by_row, x.by_row, x.by_depth};
-    add_tile<kBlock>(min_of(int64_t(kProductRows), channels - r), channels - c, depth, rows, y + c,
-                     sums + r * kBlock + c);
+    add_tile<kBlock>(min_of(kRows, channels - r), channels - c, depth, rows, y + c, sums + r * kBlock + c);
+    pack(next, r, r + kRows, packed_next);
   }
+  pack(next, ceil_div(channels, kRows) * kRows, kTile, packed_next);
 }
 
 template <int64_t kBlock, class T>
@@ -69,25 +72,28 @@ void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* 
   using A = Accum<T>;
   const int64_t rows = min_of(s.rows - piece.row, kBlock), columns = min_of(s.columns - piece.column, kBlock);
   const int64_t packed = kBlock * kTile;
-  scratch.resize(size_t(2 * packed + rows * kBlock));
-  A *const packed_x = scratch.data(), *const packed_y = packed_x + packed, *const sums = packed_y + packed;
+  scratch.resize(size_t(3 * packed + rows * kBlock));
+  A *packed_x = scratch.data(), *next_x = packed_x + packed;
+  A *const packed_y = next_x + packed, *const sums = packed_y + packed;
   for (int64_t i = 0; i < rows * kBlock; ++i) sums[i] = A(0);
 
   const bool diagonal = s.symmetric && piece.row == piece.column;
-  const A* const of_y = diagonal && s.channels_last ? packed_x : packed_y;
-  const int64_t end = min_of((piece.part + 1) * s.pixels_per_part(), s.pixels);
-  for (int64_t p = piece.part * s.pixels_per_part(); p < end; p += kTile) {
+  const int64_t first = piece.part * s.pixels_per_part(), end = min_of(first + s.pixels_per_part(), s.pixels);
+  for (int64_t p = first; p < end; p += kTile) {
     const int64_t depth = min_of(kTile, end - p);
     const auto tile_of_x = [&](int64_t r, int64_t pixel) {
       return Tile<T>(s, x, s.rows, piece.row + r, pixel, min_of(pixel + kTile, end));
     };
-    for (int64_t r = 0; r < rows; r += kTile) pack(tile_of_x(r, p), packed_x + r * kTile);
+    if (diagonal && p > first) std::swap(packed_x, next_x);
+    else
+      for (int64_t r = 0; r < rows; r += kTile) pack(tile_of_x(r, p), 0, kTile, packed_x + r * kTile);
+    const A* const of_y = diagonal && s.channels_last ? packed_x : packed_y;
     for (int64_t c = 0; c < columns; c += kTile) {
       const Tile<T> tile(s, y, s.columns, piece.column + c, p, p + depth);
       A* const to = packed_y + c * kTile;
       if (!s.channels_last && diagonal) transpose(packed_x + c * kTile, kTile, tile.rows, depth, to, kTile);
       else if (!s.channels_last) transpose(tile.first, tile.stride, tile.rows, depth, to, kTile);
-      else if (!diagonal) pack(tile, to);
+      else if (!diagonal) pack(tile, 0, kTile, to);
     }
     for (int64_t r = 0; r < rows; r += kTile) {
       const Factor<A> factor{packed_x + r * kTile, s.channels_last ? 1 : kTile, s.channels_last ? kTile : 1};
@@ -95,7 +101,8 @@ void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* 
       for (int64_t c = diagonal ? r : 0; c < columns; c += kTile) {
         A* const to = sums + r * kBlock + c;
         if (diagonal && c == r)
-          add_triangle<kBlock>(height, depth, factor, of_y + c * kTile, to, tile_of_x(r, p + kTile));
+          add_triangle<kBlock>(height, depth, factor, of_y + c * kTile, to, tile_of_x(r, p + kTile),
+                               next_x + r * kTile);
         else add_tile<kBlock>(height, min_of(kTile, columns - c), depth, factor, of_y + c * kTile, to);
       }
     }
