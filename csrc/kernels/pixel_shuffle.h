@@ -12,7 +12,7 @@
 namespace fastvision {
 namespace {
 
-constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24;
+constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24, kShuffledDepth = 128;
 
 inline bool is_pixel_shuffle(const ConvolutionShape& s) {
   return !s.channels_last && s.kernel_y == s.stride_y && s.kernel_x == s.stride_x && s.padding_y == 0 &&
@@ -25,17 +25,23 @@ inline bool has_small_windows(const ConvolutionShape& s) { return s.large_channe
 
 // to[x * count + k] = row k of `from` at x, for x < n and k < count.
 template <class T>
-void shuffle_rows(const Accum<T>* from, int64_t count, int64_t n, T* to) {
+void shuffle_rows(const Accum<T>* from, int64_t count, int64_t n, bool past_caches, T* to) {
   using V = Vec<Accum<T>>;
   int64_t x = 0;
   for (; count == 1 && x + V::kLanes <= n; x += V::kLanes) store_vector(to + x, load_vector(from + x));
   if (count == 2) {
+    const bool lines = past_caches && is_line(to);
     for (; x + V::kLanes <= n; x += V::kLanes) {
       V low, high;
       interleave(load_vector(from + x), load_vector(from + kShuffledPixels + x), low, high,
                  std::make_integer_sequence<int, int(V::kLanes)>());
-      store_vector(to + 2 * x, low);
-      store_vector(to + 2 * x + V::kLanes, high);
+      if (lines) {
+        stream_line(to + 2 * x, low);
+        stream_line(to + 2 * x + V::kLanes, high);
+      } else {
+        store_vector(to + 2 * x, low);
+        store_vector(to + 2 * x + V::kLanes, high);
+      }
     }
   }
   for (; x < n; ++x)
@@ -71,13 +77,32 @@ void for_each_run(const ConvolutionShape& s, int64_t rows, int64_t begin, int64_
     }
 }
 
-// Pixels [begin, end) of a plane, at most 64. small, large: of the image and group. weight, bias (or null): of the
-// group.
+// Channels of the large map whose taps are rows of one product.
+inline int64_t channels_at_once(const ConvolutionShape& s) { return ceil_div(kShuffledRows, s.taps()); }
+
+// The weights in the order of these products: (group, first channel of a product, channel of the small map, row).
+template <class A, class Isa>
+std::vector<A> by_product(const ConvolutionShape& s, const A* weight, const Cpu<Isa>& exec) {
+  std::vector<A> ordered(size_t(s.weights()));
+  const int64_t at_once = channels_at_once(s), products = ceil_div(s.large_channels, at_once);
+  exec(s.groups * products, 1 + 65536 / (s.small_channels * at_once * s.taps()), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t group = k / products, d = k % products * at_once;
+      const int64_t rows = min_of(at_once, s.large_channels - d) * s.taps();
+      A* const to = ordered.data() + s.weight(group, 0, 0) + d * s.taps() * s.small_channels;
+      for (int64_t c = 0; c < s.small_channels; ++c) std::copy_n(weight + s.weight(group, c, d), rows, to + c * rows);
+    }
+  });
+  return ordered;
+}
+
+// Pixels [begin, end) of a plane, at most 64. small, large: of the image and group. weight: by block. bias (or null):
+// of the group.
 template <class T>
 void scatter_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* small, const Accum<T>* weight,
-                    const Accum<T>* bias, T* large, std::vector<Accum<T>>& scratch) {
+                    const Accum<T>* bias, bool past_caches, T* large, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  const int64_t taps = s.taps(), at_once = ceil_div(kShuffledRows, taps), count = end - begin;
+  const int64_t taps = s.taps(), at_once = channels_at_once(s), count = end - begin;
   scratch.resize(size_t((s.small_channels + at_once * taps) * kShuffledPixels));
   A *const pixels = scratch.data(), *const sums = pixels + s.small_channels * kShuffledPixels;
   copy_pixels(s, s.small_channels, begin, end, small, pixels);
@@ -85,13 +110,16 @@ void scatter_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const
     const int64_t rows = min_of(at_once, s.large_channels - d) * taps;
     for (int64_t r = 0; r < rows; ++r)
       std::fill_n(sums + r * kShuffledPixels, kShuffledPixels, bias ? bias[d + r / taps] : A(0));
-    const Factor<A> factor{weight + d * taps, 1, s.large_channels * taps};
-    for (int64_t c = 0; c < count; c += kPanel<A>)
-      add_product(rows, min_of(kPanel<A>, count - c), s.small_channels, factor, pixels + c, kShuffledPixels, sums + c,
-                  kShuffledPixels);
+    const A* const weights = weight + d * taps * s.small_channels;
+    for (int64_t k = 0; k < s.small_channels; k += kShuffledDepth)
+      for (int64_t c = 0; c < count; c += kPanel<A>)
+        add_product(rows, min_of(kPanel<A>, count - c), min_of(kShuffledDepth, s.small_channels - k),
+                    Factor<A>{weights + k * rows, 1, rows}, pixels + k * kShuffledPixels + c, kShuffledPixels, sums + c,
+                    kShuffledPixels);
     T* const plane = large + d * s.large_h * s.large_w;
-    for_each_run(s, rows, begin, end,
-                 [&](int64_t at, int64_t n, int64_t place) { shuffle_rows(sums + at, s.kernel_x, n, plane + place); });
+    for_each_run(s, rows, begin, end, [&](int64_t at, int64_t n, int64_t place) {
+      shuffle_rows(sums + at, s.kernel_x, n, past_caches, plane + place);
+    });
   }
 }
 
@@ -183,6 +211,7 @@ void for_shuffled_pixels(const ConvolutionShape& s, const Cpu<Isa>& exec, F&& f)
       const int64_t first = k % panels * kShuffledPixels, plane = k / panels;
       f(first, min_of(first + kShuffledPixels, pixels), plane, plane % s.groups, scratch);
     }
+    finish_streaming();
   });
 }
 
@@ -205,10 +234,12 @@ void scatter_windows(const ConvolutionShape& s, const T* small, const Accum<T>* 
       for (int64_t k = begin; k < end; ++k)
         std::fill_n(large + k * plane_size, plane_size, from_accum<T>(bias ? bias[k % channels] : Accum<T>(0)));
     });
+  const std::vector<Accum<T>> ordered = by_product(s, weight, exec);
+  const bool past_caches = s.batch * channels * plane_size * int64_t(sizeof(T)) >= kStreamedBytes;
   for_shuffled_pixels<Accum<T>>(s, exec, [&](int64_t begin, int64_t end, int64_t plane, int64_t group, auto& scratch) {
     scatter_pixels(s, begin, end, small + plane * s.small_channels * s.small_h * s.small_w,
-                   weight + s.weight(group, 0, 0), bias ? bias + group * s.large_channels : nullptr,
-                   large + plane * s.large_channels * plane_size, scratch);
+                   ordered.data() + s.weight(group, 0, 0), bias ? bias + group * s.large_channels : nullptr,
+                   past_caches, large + plane * s.large_channels * plane_size, scratch);
   });
 }
 

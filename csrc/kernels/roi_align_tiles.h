@@ -13,8 +13,7 @@ namespace fastvision {
 namespace {
 
 constexpr int64_t kTile = 16;  // pixels per side: with a vector of channels for each, the sums fit the first cache
-constexpr int64_t kPacked = 1 << 17;                   // gradients that are laid out for a tile at a time
-constexpr int64_t kStreamedBytes = int64_t(32) << 20;  // of gradient maps that are larger than caches
+constexpr int64_t kPacked = 1 << 17;  // gradients that are laid out for a tile at a time
 
 // What the regions add to one tile: bins, and for each the pixels of the tile that it reads.
 template <class A>
@@ -109,12 +108,12 @@ void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t
   const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
   const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
   const int64_t stride = s.map_channel_stride(tile.level);
-  const bool lines = past_caches && kVectorIsLine<T> &&
-                     (s.channels_last ? s.channels % kLanes<A> == 0
+  const bool lines =
+      past_caches && (s.channels_last ? s.channels % kLanes<A> == 0
                                       : stride % kLanes<A> == 0 && columns == kTile && kTile == kLanes<A>);
   for (int64_t y = 0; y < rows; ++y, sums += kTile) {
     T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + c * stride;
-    if (lines && reinterpret_cast<uintptr_t>(to) % uintptr_t(kVectorBytes) == 0) {
+    if (lines && is_line(to)) {
       store_lines(s, columns, count, stride, sums, to);
     } else if (s.channels_last) {
       for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, sums[x], count);

@@ -176,6 +176,14 @@ FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_
 template <class T>
 inline constexpr bool kVectorIsLine = kVectorBytes == 64 && sizeof(T) == sizeof(Accum<T>);
 
+template <class T>
+FV_HD bool is_line(const T* p) {
+  return kVectorIsLine<T> && reinterpret_cast<uintptr_t>(p) % uintptr_t(kVectorBytes) == 0;
+}
+
+// Results of at least as many bytes are larger than caches.
+constexpr int64_t kStreamedBytes = int64_t(32) << 20;
+
 // Stores a line past the caches: for a result that is larger than they are and is not written from front to back. Call
 // finish_streaming after the last one.
 template <class T>

@@ -8,72 +8,8 @@ from convolutions import compare, tensors
 from fastvision import ops
 from fastvision.ops.conv2d import conv2d_op
 from fastvision.ops.conv_transpose2d import conv_transpose2d_op
-from support import ALL_DTYPES, FORMATS, Backend, assert_close
+from support import ALL_DTYPES, FORMATS, assert_close
 from torch.nn import functional
-
-
-@pytest.mark.parametrize("dtype", ALL_DTYPES)
-@pytest.mark.parametrize("extra", [(0, 0), (1, 0), (0, 1)])
-@pytest.mark.parametrize(
-    ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (2, 1), (2, 5))]
-)
-def test_transposed_with_windows_side_by_side(backend, dtype, extra, groups, channels, kernel):
-    problem = {"seed": 0, "batch": 2, "size": (7, 19), "groups": groups, "channels": channels, "kernel": kernel}
-    problem |= {"bias": True, "dtype": dtype, "format": torch.contiguous_format, "layout": "contiguous"}
-    options = (kernel, 0, extra, groups)
-    inputs = tensors(backend, problem, True)
-    compare(
-        lambda *t: ops.conv_transpose2d(*t, *options, algorithm="fastvision"),
-        lambda *t: functional.conv_transpose2d(*t, *options),
-        inputs,
-        problem,
-    )
-    x, weight, bias = (None if t is None else t.detach() for t in inputs)
-    x[0, -1, 3, 4] = torch.nan
-    out = ops.conv_transpose2d(x, weight, bias, *options, algorithm="fastvision")
-    assert out.isnan().sum() == kernel[0] * kernel[1] * channels[1]
-
-
-@pytest.mark.parametrize("dtype", ALL_DTYPES)
-@pytest.mark.parametrize("rest", [(0, 0), (1, 1)])
-@pytest.mark.parametrize(
-    ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (7, 40), (2, 4))]
-)
-def test_windows_side_by_side(backend, dtype, rest, groups, channels, kernel):
-    size = tuple(n * k + r for n, k, r in zip((7, 39), kernel, rest))
-    problem = {"seed": 0, "batch": 2, "size": size, "groups": groups, "channels": channels, "kernel": kernel}
-    problem |= {"bias": True, "dtype": dtype, "format": torch.contiguous_format, "layout": "contiguous"}
-    inputs = tensors(backend, problem, False)
-    compare(
-        lambda *t: ops.conv2d(*t, kernel, groups=groups, algorithm="fastvision"),
-        lambda *t: functional.conv2d(*t, kernel, groups=groups),
-        inputs,
-        problem,
-    )
-    x, weight, bias = (None if t is None else t.detach() for t in inputs)
-    x[0, -1, 3, 4] = torch.nan
-    assert ops.conv2d(x, weight, bias, kernel, groups=groups, algorithm="fastvision").isnan().sum() == channels[0]
-
-
-@pytest.mark.parametrize(
-    ("groups", "channels", "kernel", "size"),
-    [
-        (1, (130, 3), (2, 2), (50, 50)),  # more than one block of channels, parts of several panels of pixels
-        (1, (2, 1), (257, 256), (257, 512)),  # too many taps for all windows of 64 pixels at a time
-        (40_000, (2, 1), (1, 1), (1, 1)),  # sums many times as large as the weights
-    ],
-)
-@pytest.mark.parametrize("seed", range(3))  # each has an instruction set of its own
-def test_windows_side_by_side_that_the_cpu_treats_apart(groups, channels, kernel, size, seed):
-    problem = {"seed": seed, "batch": 2, "size": size, "groups": groups, "channels": channels, "kernel": kernel}
-    problem |= {"bias": True, "dtype": torch.float32, "format": torch.contiguous_format, "layout": "contiguous"}
-    with Backend("cpu") as backend:
-        compare(
-            lambda *t: ops.conv2d(*t, kernel, groups=groups, algorithm="fastvision"),
-            lambda *t: functional.conv2d(*t, kernel, groups=groups),
-            tensors(backend, problem, False),
-            problem,
-        )
 
 
 @pytest.mark.parametrize("groups", [1, 2])
