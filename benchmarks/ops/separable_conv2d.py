@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from .. import inputs
 from ..workload import Case, Workload
 
+EPS = 1e-5  # of the batch normalisation
+
 
 def build(
     device: torch.device,
@@ -23,14 +25,14 @@ def build(
     shapes = ((channels, 1, 3, 3), (out, channels, 1, 1), (channels,), (out,))
     depthwise, pointwise, bias, shift = (inputs.normal(s, device, dtype, seed=1 + i) for i, s in enumerate(shapes))
     scale = inputs.normal((channels,), device, dtype, seed=5)
-    zeros, ones = torch.zeros_like(bias), torch.ones_like(bias)
+    zeros, variance = torch.zeros_like(bias), torch.full_like(bias, 1 - EPS)
     folded = depthwise * scale[:, None, None, None]
 
     def theirs(x: Tensor, depthwise: Tensor, pointwise: Tensor, *vectors: Tensor) -> Tensor:
         """As eager models do it: a batch normalisation and a ReLU after the depthwise stage, a ReLU at the end."""
         middle = F.conv2d(x, depthwise, None, 1, dilation, dilation, channels)
         mean, variance, scale, bias, shift = vectors
-        middle = F.relu(F.batch_norm(middle, mean, variance, scale, bias, eps=0.0))
+        middle = F.relu(F.batch_norm(middle, mean, variance, scale, bias, eps=EPS))
         return F.relu(F.conv2d(middle, pointwise, shift))
 
     def ours() -> Tensor:
@@ -46,7 +48,7 @@ def build(
             activation="relu",
         )
 
-    arguments = (x, depthwise, pointwise, zeros, ones, scale, bias, shift)
+    arguments = (x, depthwise, pointwise, zeros, variance, scale, bias, shift)
     exact = tuple(t.double() for t in arguments)
     return Case(
         ours=ours,

@@ -201,7 +201,7 @@ def _register_switches() -> None:
         for name, (_, ours) in _OPERATORS.items():
             # Below autograd for inference mode and compiled graphs, above it for a gradient of our own.
             for key in [f"{prefix}{device.upper()}" for prefix in ("Autograd", "") for device in _devices()]:
-                library.impl(name, _switch(name, key, ours), key, with_keyset=True)
+                library.impl(name, _switch(name, key, ours), key, with_keyset=True, allow_override=True)
     _libraries["switches"] = library
 
 

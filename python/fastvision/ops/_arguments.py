@@ -57,6 +57,15 @@ def _name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What an enclosing autocast region casts convolutions to; None without one. Of the devices that ops run on.
+
+    torch.amp.is_autocast_available would know of more, but torch 2.11 cannot compile it.
+    """
+    enabled = device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else None
+
+
 def accumulated(dtype: torch.dtype) -> torch.dtype:
     """What values of this dtype are computed in, and sums of them are returned in."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -58,15 +58,9 @@ def with_batch(op: str, t: Tensor) -> Tensor:
     return t if t.dim() == 4 else t[None]
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """What an enclosing autocast region casts convolutions to; None without one."""
-    enabled = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if enabled else None
-
-
 def autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """The tensors in the dtype of an enclosing autocast region, as torch's convolutions have it."""
-    dtype = autocast_dtype(input.device)
+    dtype = _arguments.autocast_dtype(input.device)
     if dtype is None:
         return input, weight, bias
     input, weight = (t.to(dtype) if t.dtype != torch.float64 else t for t in (input, weight))

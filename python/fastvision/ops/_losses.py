@@ -66,7 +66,7 @@ def refuse_gradient(op: str, argument: str, needed: bool) -> None:
 def prepare_targets(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs and targets as the kernels read them: labels as int64, dense targets in the dtype of the inputs."""
     if targets.is_floating_point() or targets.is_complex():
-        if targets.dtype != inputs.dtype and torch.is_autocast_enabled(inputs.device.type):
+        if targets.dtype != inputs.dtype and _arguments.autocast_dtype(inputs.device):
             common = torch.promote_types(inputs.dtype, targets.dtype)
             return inputs.to(common), targets.to(common)
         return inputs, targets

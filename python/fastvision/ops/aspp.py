@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from .. import _lib
 from . import _arguments
-from ._convolution import autocast_dtype, check_algorithm, with_batch
+from ._convolution import check_algorithm, with_batch
 from ._regions import is_channels_last
 from .conv2d import conv2d
 
@@ -100,7 +100,7 @@ def project_branches(
 
     A sum of one matrix product per branch: only one branch is needed at a time.
     """
-    if autocast_dtype(pooled.device) is not None or pooled.dtype not in (torch.float32, torch.float64):
+    if _arguments.autocast_dtype(pooled.device) is not None or pooled.dtype not in (torch.float32, torch.float64):
         return functional.conv2d(torch.cat([*branches, pooled.expand(-1, -1, *size)], 1), weight, bias)
     parts = weight[:, :, 0, 0].split(pooled.shape[1], 1)
     out = functional.linear(pooled[:, :, 0, 0], parts[-1], bias)[:, :, None, None]

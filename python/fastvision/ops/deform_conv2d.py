@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
-from ._convolution import autocast_dtype, geometry_of
+from ._convolution import geometry_of
 from ._regions import is_channels_last, new_features
 
 _op = _lib.Op("deform_conv2d")
@@ -61,7 +61,7 @@ def deform_conv2d(
             [3.2500, 3.7500, 2.0000]])
     """
     geometry = geometry_of("deform_conv2d", stride, padding, dilation)
-    if autocast_dtype(input.device) is not None:
+    if _arguments.autocast_dtype(input.device) is not None:
         weight, bias = weight.to(input.dtype), None if bias is None else bias.to(input.dtype)
         offset, mask = _as_offset(input, offset, True), None if mask is None else _as_offset(input, mask, True)
     offset, mask = _as_offset(input, offset), None if mask is None else _as_offset(input, mask)

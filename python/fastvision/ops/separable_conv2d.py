@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from .. import _lib
 from . import _arguments, _tf32
-from ._convolution import autocast_dtype, check_algorithm, with_batch
+from ._convolution import check_algorithm, with_batch
 from ._regions import is_channels_last, new_features
 from .conv2d import conv2d
 
@@ -107,7 +107,7 @@ def separable_conv2d(
 
 def _autocast(batch: Tensor, factors: _Factors) -> tuple[Tensor, _Factors]:
     """The tensors in the dtype of an enclosing autocast region, as torch's convolutions have it."""
-    dtype = autocast_dtype(batch.device)
+    dtype = _arguments.autocast_dtype(batch.device)
     if dtype is None:
         return batch, factors
     cast = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (batch, *factors)]
