@@ -1,6 +1,7 @@
 // Which kernel a convolution takes. One channel per group: depthwise.h in channels_last, depthwise_planes.h and
-// depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h. Taps far
-// apart: convolution_direct.h. All others: convolution_rows.h.
+// depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW,
+// pixel_shuffle_last.h in channels_last. Taps far apart: convolution_direct.h. All others: convolution_rows.h,
+// of weights convolution_product.h.
 #include "convolution.h"
 
 #include <algorithm>
@@ -8,12 +9,14 @@
 #include <vector>
 
 #include "convolution_direct.h"
+#include "convolution_product.h"
 #include "convolution_rows.h"
 #include "depthwise.h"
 #include "depthwise_planes.h"
 #include "depthwise_wide.h"
 #include "factors.h"
 #include "pixel_shuffle.h"
+#include "pixel_shuffle_last.h"
 #include "simd.h"
 #include "winograd.h"
 
@@ -51,6 +54,7 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(gathered_plane(s), s.batch, s.groups, large, wide.at, of_bias, small, exec);
   if (is_pixel_shuffle(s) && has_small_windows(s)) return gather_windows(s, large, wide.at, of_bias, small, exec);
+  if (is_pixel_shuffle_last(s)) return gather_windows_last(s, large, wide.at, of_bias, small, exec);
   if (is_far_apart(s)) return convolve_directly<true>(s, large, wide.at, of_bias, small, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.small_h, step);
   const int64_t work = step * s.small_w * s.small_channels * s.large_channels * s.taps();
@@ -82,6 +86,7 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
   if (is_depthwise_planes(s) && wide.finite)
     return correlate_planes(scattered_plane(s), s.batch, s.groups, small, wide.at, of_bias, large, exec);
   if (is_pixel_shuffle(s)) return scatter_windows(s, small, wide.at, of_bias, large, exec);
+  if (is_pixel_shuffle_last(s)) return scatter_windows_last(s, small, wide.at, of_bias, large, exec);
   if (is_far_apart(s)) return convolve_directly<false>(s, small, wide.at, of_bias, large, exec);
   const int64_t step = rows_at_once(s), blocks = ceil_div(s.large_h, step);
   const int64_t work = step * s.large_w * s.small_channels * s.large_channels * (s.taps() / s.stride_x + 1);
@@ -114,6 +119,8 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
   }
   if (is_pixel_shuffle(s) && has_small_windows(s) && has_small_sums<T>(s))
     return product_of_windows(s, small, large, weight, exec);
+  if (is_pixel_shuffle_last(s) && has_small_sums<T>(s)) return product_of_windows_last(s, small, large, weight, exec);
+  if (s.small_channels * s.large_channels > 1) return product_by_tap(s, small, large, weight, exec);
   exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
     for (int64_t k = begin; k < end; ++k) {
@@ -122,7 +129,7 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
         continue;
       }
       if (!has_wide_stride<Accum<T>>(s)) {
-        product_of_channel(s, k, small, large, weight, sums);
+        product_of_rows(s, k, small, large, weight, sums);
         continue;
       }
       sums.assign(size_t(s.taps()), Accum<T>(0));

@@ -21,6 +21,17 @@ constexpr int kChannels = 4;
 inline int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
 inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 
+// The pixels of an axis of the small map for which a tap meets the large one: pixel p meets p * stride + offset.
+struct MetPixels {
+  int64_t begin, end, offset;
+  MetPixels(int64_t tap, int64_t stride, int64_t padding, int64_t dilation, int64_t small, int64_t large)
+      : offset(tap * dilation - padding) {
+    begin = max_of(-floor_div(offset, stride), int64_t(0));
+    end = max_of(min_of(floor_div(large - 1 - offset, stride) + 1, small), begin);
+  }
+  int64_t count() const { return end - begin; }
+};
+
 // Those of the rows [first, first + rows) of a plane that exist, after `left` zeros and before as many as make `width`.
 template <class T>
 void copy_rows(const T* plane, const MapLayout& m, int64_t first, int64_t rows, int64_t left, int64_t width,
@@ -220,40 +231,36 @@ void scatter_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y
   }
 }
 
-// The weights of one channel of the small map: dot products of rows, lane by lane, added up at the end.
+// The gradient of the weights of a plane with one channel per group: dot products of rows, lane by lane, added up at
+// the end.
 template <class T>
-void product_of_channel(const ConvolutionShape& s, int64_t channel, const T* small, const T* large, T* weight,
-                        std::vector<Accum<T>>& sums) {
+void product_of_rows(const ConvolutionShape& s, int64_t channel, const T* small, const T* large, T* weight,
+                     std::vector<Accum<T>>& sums) {
   using A = Accum<T>;
   constexpr int64_t kLanes = Vec<A>::kLanes;
   const MapLayout of_small = small_layout(s), of_large = large_layout(s);
-  const int64_t group = channel / s.small_channels, count = s.large_channels * s.taps();
-  sums.assign(size_t(count * kLanes), A(0));
+  sums.assign(size_t(s.taps() * kLanes), A(0));
   for (int64_t n = 0; n < s.batch; ++n)
     for (int64_t y = 0; y < s.small_h; ++y) {
-      const T* from_small = small + n * of_small.image + channel * of_small.channel + y * of_small.row;
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t b = i / s.taps(), ky = i / s.kernel_x % s.kernel_y, kx = i % s.kernel_x;
-        const int64_t row = y * s.stride_y - s.padding_y + ky * s.dilation_y;
+      const T* const from_small = small + n * of_small.image + channel * of_small.channel + y * of_small.row;
+      for (int64_t tap = 0; tap < s.taps(); ++tap) {
+        const int64_t row = y * s.stride_y - s.padding_y + tap / s.kernel_x * s.dilation_y;
         if (row < 0 || row >= s.large_h) continue;
-        const T* from_large =
-            large + n * of_large.image + (group * s.large_channels + b) * of_large.channel + row * of_large.row;
-        const int64_t offset = kx * s.dilation_x - s.padding_x;  // large column of small column 0
-        const int64_t begin = max_of(-floor_div(offset, s.stride_x), int64_t(0));
-        const int64_t end = min_of(floor_div(s.large_w - 1 - offset, s.stride_x) + 1, s.small_w);
-        Vec<A> sum = load_vector(sums.data() + i * kLanes);
-        for (int64_t x = begin; x < end; x += kLanes) {
-          const int64_t lanes = min_of(kLanes, end - x);
+        const T* const from_large = large + n * of_large.image + channel * of_large.channel + row * of_large.row;
+        const MetPixels met(tap % s.kernel_x, s.stride_x, s.padding_x, s.dilation_x, s.small_w, s.large_w);
+        Vec<A> sum = load_vector(sums.data() + tap * kLanes);
+        for (int64_t x = met.begin; x < met.end; x += kLanes) {
+          const int64_t lanes = min_of(kLanes, met.end - x);
           sum = multiply_add(load_strided(from_small + x * of_small.column, of_small.column, lanes),
-                             load_strided(from_large + (x * s.stride_x + offset) * of_large.column,
+                             load_strided(from_large + (x * s.stride_x + met.offset) * of_large.column,
                                           s.stride_x * of_large.column, lanes),
                              sum);
         }
-        store_vector(sums.data() + i * kLanes, sum);
+        store_vector(sums.data() + tap * kLanes, sum);
       }
     }
-  for (int64_t i = 0; i < count; ++i)
-    weight[channel * count + i] = from_accum<T>(sum_of(load_vector(sums.data() + i * kLanes)));
+  for (int64_t tap = 0; tap < s.taps(); ++tap)
+    weight[channel * s.taps() + tap] = from_accum<T>(sum_of(load_vector(sums.data() + tap * kLanes)));
 }
 
 }  // namespace

@@ -14,11 +14,12 @@ namespace {
 
 constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24, kShuffledDepth = 128;
 
-inline bool is_pixel_shuffle(const ConvolutionShape& s) {
-  return !s.channels_last && s.kernel_y == s.stride_y && s.kernel_x == s.stride_x && s.padding_y == 0 &&
-         s.padding_x == 0 && s.dilation_y == 1 && s.dilation_x == 1 && s.large_h / s.kernel_y >= s.small_h &&
+inline bool has_windows_side_by_side(const ConvolutionShape& s) {
+  return s.kernel_y == s.stride_y && s.kernel_x == s.stride_x && s.padding_y == 0 && s.padding_x == 0 &&
+         s.dilation_y == 1 && s.dilation_x == 1 && s.large_h / s.kernel_y >= s.small_h &&
          s.large_w / s.kernel_x >= s.small_w && s.small_channels * s.large_channels > 1;
 }
+inline bool is_pixel_shuffle(const ConvolutionShape& s) { return !s.channels_last && has_windows_side_by_side(s); }
 
 // Whether scratch for all taps of 64 windows is small.
 inline bool has_small_windows(const ConvolutionShape& s) { return s.large_channels * s.taps() <= 1 << 16; }
@@ -182,6 +183,12 @@ bool has_small_sums(const ConvolutionShape& s) {
   return s.groups * s.small_channels * padded_windows<T>(s) <= max_of(4 * s.weights(), int64_t(1) << 22);
 }
 
+// Parts of the windows, of `all`, that have sums of their own, of as many numbers.
+inline int64_t parts_of_windows(int64_t numbers, int64_t all) {
+  constexpr int64_t kMostNumbers = 1 << 22, kMostParts = 16;
+  return max_of(min_of(min_of(kMostNumbers / numbers, kMostParts), all), int64_t(1));
+}
+
 // Adds the products of `channels` of the small map and pixels [begin, end), at most 64, to sums: (channel, padded
 // window).
 template <class T>
@@ -247,11 +254,10 @@ void scatter_windows(const ConvolutionShape& s, const T* small, const Accum<T>* 
 template <class T, class Isa>
 void product_of_windows(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  constexpr int64_t kMostSums = 1 << 22, kMostParts = 16, kRows = 128;  // kRows: channels of the small map of a task
+  constexpr int64_t kRows = 128;  // channels of the small map of a task
   const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels), all = s.batch * panels;
   const int64_t width = s.large_channels * s.taps(), padded = padded_windows<T>(s), size = s.small_channels * padded;
-  const int64_t parts = max_of(min_of(min_of(kMostSums / (size * s.groups), kMostParts), all), int64_t(1));
-  const int64_t blocks = ceil_div(s.small_channels, kRows);
+  const int64_t parts = parts_of_windows(size * s.groups, all), blocks = ceil_div(s.small_channels, kRows);
   std::vector<A> sums(size_t(s.groups * parts * size));
   exec(s.groups * parts * blocks, 1, [&](int64_t begin, int64_t end) {
     std::vector<A> scratch;

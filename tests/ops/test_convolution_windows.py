@@ -4,18 +4,19 @@ import pytest
 import torch
 from convolutions import compare, tensors
 from fastvision import ops
-from support import ALL_DTYPES, Backend
+from support import ALL_DTYPES, FORMATS, Backend
 from torch.nn import functional
 
 
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize("extra", [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
     ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (2, 1), (2, 5))]
 )
-def test_transposed(backend, dtype, extra, groups, channels, kernel):
+def test_transposed(backend, format, dtype, extra, groups, channels, kernel):
     problem = {"seed": 0, "batch": 2, "size": (7, 19), "groups": groups, "channels": channels, "kernel": kernel}
-    problem |= {"bias": True, "dtype": dtype, "format": torch.contiguous_format, "layout": "contiguous"}
+    problem |= {"bias": True, "dtype": dtype, "format": format, "layout": "contiguous"}
     options = (kernel, 0, extra, groups)
     inputs = tensors(backend, problem, True)
     compare(
@@ -30,15 +31,16 @@ def test_transposed(backend, dtype, extra, groups, channels, kernel):
     assert out.isnan().sum() == kernel[0] * kernel[1] * channels[1]
 
 
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize("rest", [(0, 0), (1, 1)])
 @pytest.mark.parametrize(
     ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (7, 40), (2, 4))]
 )
-def test_convolution(backend, dtype, rest, groups, channels, kernel):
+def test_convolution(backend, format, dtype, rest, groups, channels, kernel):
     size = tuple(n * k + r for n, k, r in zip((7, 39), kernel, rest))
     problem = {"seed": 0, "batch": 2, "size": size, "groups": groups, "channels": channels, "kernel": kernel}
-    problem |= {"bias": True, "dtype": dtype, "format": torch.contiguous_format, "layout": "contiguous"}
+    problem |= {"bias": True, "dtype": dtype, "format": format, "layout": "contiguous"}
     inputs = tensors(backend, problem, False)
     compare(
         lambda *t: ops.conv2d(*t, kernel, groups=groups, algorithm="fastvision"),
@@ -59,10 +61,11 @@ def test_convolution(backend, dtype, rest, groups, channels, kernel):
         (40_000, (2, 1), (1, 1), (1, 1)),  # sums many times as large as the weights
     ],
 )
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("seed", range(3))  # each has an instruction set of its own
-def test_shapes_that_the_cpu_treats_apart(groups, channels, kernel, size, seed):
+def test_shapes_that_the_cpu_treats_apart(groups, channels, kernel, size, seed, format):
     problem = {"seed": seed, "batch": 2, "size": size, "groups": groups, "channels": channels, "kernel": kernel}
-    problem |= {"bias": True, "dtype": torch.float32, "format": torch.contiguous_format, "layout": "contiguous"}
+    problem |= {"bias": True, "dtype": torch.float32, "format": format, "layout": "contiguous"}
     with Backend("cpu") as backend:
         compare(
             lambda *t: ops.conv2d(*t, kernel, groups=groups, algorithm="fastvision"),
@@ -80,10 +83,11 @@ def test_shapes_that_the_cpu_treats_apart(groups, channels, kernel, size, seed):
         (1, (2, 8), (516, 509)),  # as much, but rows do not begin at lines
     ],
 )
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("seed", range(3))  # each has an instruction set of its own
-def test_transposed_that_the_cpu_treats_apart(groups, channels, size, seed):
+def test_transposed_that_the_cpu_treats_apart(groups, channels, size, seed, format):
     problem = {"seed": seed, "batch": 1, "size": size, "groups": groups, "channels": channels, "kernel": (2, 2)}
-    problem |= {"bias": True, "dtype": torch.float32, "format": torch.contiguous_format, "layout": "contiguous"}
+    problem |= {"bias": True, "dtype": torch.float32, "format": format, "layout": "contiguous"}
     with Backend("cpu") as backend:
         compare(
             lambda *t: ops.conv_transpose2d(*t, 2, groups=groups, algorithm="fastvision"),

@@ -23,37 +23,49 @@ def test_each_gradient_is_chosen_by_itself(format):
     torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 3), (x, w))
 
 
-SIDE_BY_SIDE_CHOICES = [  # which, channels of the weight, groups, kernel, size, dtype, taken
-    ("scatter", (64, 256), 1, (2, 2), (16, 32), torch.float32, True),
-    ("scatter", (64, 257), 1, (2, 2), (16, 32), torch.float32, False),
-    ("scatter", (64, 256), 1, (2, 2), (7, 73), torch.float32, False),
-    ("scatter", (64, 256), 1, (3, 3), (7, 73), torch.float32, True),
-    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.float64, True),
-    ("scatter", (64, 129), 1, (2, 2), (16, 32), torch.float64, False),
-    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.bfloat16, False),
-    ("gather", (64, 32), 1, (2, 2), (128, 128), torch.float32, True),
-    ("product", (64, 32), 1, (2, 2), (128, 128), torch.float64, True),
-    ("product", (32, 128), 1, (2, 2), (128, 128), torch.float32, True),
-    ("product", (64, 129), 1, (2, 2), (128, 128), torch.float32, False),
-    ("product", (64, 31), 1, (2, 2), (128, 128), torch.float32, False),
-    ("product", (31, 64), 1, (2, 2), (128, 128), torch.float32, False),
-    ("product", (64, 32), 1, (2, 2), (127, 129), torch.float32, False),
-    ("product", (64, 32), 4, (2, 2), (128, 128), torch.float32, False),
-    ("gather", (64, 32), 1, (2, 1), (128, 128), torch.float32, False),
-    ("gather", (64, 32), 1, (3, 3), (128, 128), torch.float32, False),
-    ("gather", (64, 32), 1, (2, 2), (128, 128), torch.bfloat16, False),
+SIDE_BY_SIDE_CHOICES = [  # which, channels of the weight, groups, kernel, size, dtype, taken, also in channels_last
+    ("scatter", (64, 256), 1, (2, 2), (16, 32), torch.float32, True, False),
+    ("scatter", (64, 257), 1, (2, 2), (16, 32), torch.float32, False, False),
+    ("scatter", (64, 256), 1, (2, 2), (7, 73), torch.float32, False, False),
+    ("scatter", (64, 256), 1, (3, 3), (7, 73), torch.float32, True, False),
+    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.float64, True, False),
+    ("scatter", (64, 129), 1, (2, 2), (16, 32), torch.float64, False, False),
+    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.bfloat16, False, False),
+    ("gather", (64, 32), 1, (2, 2), (128, 256), torch.float32, True, False),
+    ("product", (64, 32), 1, (2, 2), (128, 256), torch.float64, True, True),
+    ("product", (64, 65), 1, (2, 2), (128, 256), torch.float64, False, False),
+    ("product", (32, 128), 1, (2, 2), (128, 256), torch.float32, True, True),
+    ("product", (64, 129), 1, (2, 2), (128, 256), torch.float32, False, True),
+    ("product", (64, 256), 1, (2, 2), (64, 64), torch.float32, False, True),
+    ("product", (64, 257), 1, (2, 2), (64, 64), torch.float32, False, False),
+    ("product", (64, 256), 1, (2, 2), (63, 65), torch.float32, False, False),
+    ("product", (64, 31), 1, (2, 2), (128, 256), torch.float32, False, False),
+    ("product", (31, 64), 1, (2, 2), (128, 256), torch.float32, False, False),
+    ("product", (64, 32), 1, (2, 2), (127, 256), torch.float64, False, False),
+    ("product", (64, 32), 4, (2, 2), (128, 256), torch.float32, False, False),
+    ("gather", (64, 32), 1, (2, 1), (128, 256), torch.float32, False, False),
+    ("gather", (64, 32), 1, (3, 3), (128, 256), torch.float32, False, False),
+    ("gather", (64, 32), 1, (2, 2), (128, 256), torch.bfloat16, False, False),
 ]
 
 
 @pytest.mark.parametrize("choice", SIDE_BY_SIDE_CHOICES)
 def test_auto_of_windows_side_by_side(choice):
-    which, channels, groups, kernel, size, dtype, taken = choice
+    which, channels, groups, kernel, size, dtype, taken, also_channels_last = choice
     x = torch.empty(1, 128, *size, dtype=dtype)
+    last = x.to(memory_format=torch.channels_last)
     weight = torch.empty(*channels, *kernel, dtype=dtype)
     assert own_is_faster(which, x, weight, (*kernel, 0, 0, 1, 1), groups) == taken
-    assert not own_is_faster(which, x.to(memory_format=torch.channels_last), weight, (*kernel, 0, 0, 1, 1), groups)
+    assert own_is_faster(which, last, weight, (*kernel, 0, 0, 1, 1), groups) == also_channels_last
     assert not own_is_faster(which, x, weight, (*kernel, 0, 0, 2, 2), groups)
     assert which == "scatter" or not own_is_faster(which, x[:, :127], weight, (*kernel, 0, 0, 1, 1), groups)
+
+
+@pytest.mark.parametrize(("images", "taken"), [(15, False), (16, True)])
+def test_auto_of_many_small_maps(images, taken):
+    """The boxes of a mask head: 14 x 14 pixels each."""
+    x, weight = torch.empty(images, 256, 14, 14), torch.empty(256, 256, 2, 2)
+    assert own_is_faster("scatter", x, weight, (2, 2, 0, 0, 1, 1), 1) == taken
 
 
 def test_modules_choose_as_the_ops_do():

@@ -30,8 +30,8 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
     if not depthwise:
         if which != "product" and _is_winograd(input, weight, geometry, groups):
             return True
-        plain = wide and not channels_last and has_windows_side_by_side(weight, geometry)
-        return plain and _is_faster_side_by_side(which, input, weight, groups)
+        side_by_side = wide and has_windows_side_by_side(weight, geometry)
+        return side_by_side and _is_faster_side_by_side(which, input, weight, groups, channels_last)
     unit_stride = max(geometry[:2]) == 1
     if dilation > 1:
         return dilation >= 8 or which != "gather" or (unit_stride and not channels_last)
@@ -82,14 +82,18 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
 
 
-def _is_faster_side_by_side(which: Map, input: Tensor, weight: Tensor, groups: int) -> bool:
+def _is_faster_side_by_side(which: Map, input: Tensor, weight: Tensor, groups: int, channels_last: bool) -> bool:
     kernel, small, large = list(weight.shape[2:]), weight.shape[0] // groups, weight.shape[1]
     pixels = input.shape[2] * input.shape[3]
-    if which == "scatter":
-        return large * input.element_size() <= 1024 and (max(kernel) > 2 or pixels >= 512)
-    if kernel != [2, 2] or min(small, large) < 32 or large > 128:
+    if which == "scatter" and not channels_last:
+        many = pixels >= 512 or input.shape[0] * pixels >= 3072
+        return large * input.element_size() <= 1024 and (max(kernel) > 2 or many)
+    if kernel != [2, 2] or min(small, large) < 32 or (channels_last and (which != "product" or groups > 1)):
         return False
-    return pixels >= 2**14 and input.shape[1] * pixels >= 2**21  # numbers that no near cache holds
+    if channels_last and input.dtype == torch.float32:
+        return large <= 256 and pixels >= 2**12
+    # Numbers that no near cache holds.
+    return large * input.element_size() <= 512 and pixels >= 2**14 and input.shape[1] * pixels >= 2**22
 
 
 def has_windows_side_by_side(weight: Tensor, geometry: Sequence[int]) -> bool:
