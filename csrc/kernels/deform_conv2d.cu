@@ -2,59 +2,15 @@
 // exists. Where to read and how much of each corner is worked out once per pixel, tap and group of offsets of a tile;
 // threads side by side read neighbouring channels. Forward: 64 pixels by 64 channels of the result, samples by weights.
 // Gradient by the weight: 64 by 64 weights of a tap over all pixels. Gradient by offsets and mask: the gradient by 64
-// samples of a tap is a product, whose sums over channels with the four corners are a fixed tree of a warp. Gradient by
-// the input: a block owns 8 x 8 pixels by 64 channels. A first launch writes the box of what each run of 256 samples
-// reads; runs that meet the tile are searched in order for samples that do, and for every 64 found the gradient by them
-// is a product again, which each thread adds to the pixels that it owns, in order. No atomics: deterministic. Bound by
-// arithmetic: a product in the forward, three in the backward.
+// samples of a tap is a product, whose sums over channels with the four corners are a fixed tree of a warp. No atomics:
+// deterministic. Bound by arithmetic: a product in the forward, three in the backward.
 #include "cuda.cuh"
 #include "deform_conv2d.h"
-#include "product_tile.cuh"
+#include "deform_input_gradient.cuh"
+#include "deform_samples.cuh"
 
 namespace fastvision {
 namespace {
-
-constexpr int kTile = kProductTile, kSide = 8;
-static_assert(kDeformSlice == kTile && kDeformRun == kThreads && kSide * kSide == kTile);
-
-// Blocks of a multiprocessor: without a number ptxas spills to make room for more.
-template <class T>
-constexpr int kBlocks = sizeof(T) == 8 ? 1 : 2;
-
-template <class T>
-struct TileOf {
-  using type = PlainTile<T>;
-};
-template <>
-struct TileOf<Half> {
-  using type = TensorCoreTile<Half>;
-};
-template <>
-struct TileOf<BFloat16> {
-  using type = TensorCoreTile<BFloat16>;
-};
-
-// The corners of up to 64 samples: pixels, -1 where one takes no part, and how much of each.
-template <class A>
-struct Corners {
-  A weight[4][kTile];
-  int64_t at[4][kTile];
-
-  __device__ void set(int k, const DeformShape& s, const DeformSample<A>& sample, A mask) {
-    for (int i = 0; i < 4; ++i) {
-      const A weight_here = sample.weight(i);
-      at[i][k] = weight_here != A(0) && sample.has(s, i) ? sample.pixel(s, i) : -1;
-      weight[i][k] = mask * weight_here;
-    }
-  }
-  template <class T>
-  __device__ A value(int k, const T* channel, int64_t stride) const {
-    A sum(0);
-    for (int i = 0; i < 4; ++i)
-      if (at[i][k] >= 0) sum = multiply_add(weight[i][k], to_accum(channel[at[i][k] * stride]), sum);
-    return sum;
-  }
-};
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks<T>)
@@ -153,39 +109,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   }
 }
 
-// Factors of the product that gives the gradient by samples; then the gradient, as (sample, channel of the slice).
-template <class T>
-union SampleGradients {
-  ProductStage<T> stage;
-  Accum<T> at[kTile][kTile];
-};
-
-// pixel_of(k): the pixel of sample k < count. Called by a whole block; on return the gradients are ready.
-template <class T, class F>
-__device__ void multiply_samples(const DeformShape& s, const ChannelSlice& slice, int64_t image, int64_t tap, int count,
-                                 const T* grad, const T* weight, SampleGradients<T>& samples, F&& pixel_of) {
-  constexpr int kDepth = kProductDepth<T>;
-  const T* rows = grad + image * s.pixels() * s.out_channels + slice.group * s.group_out();
-  const T* factors =
-      weight + (slice.group * s.group_out() * s.group_in() + slice.first % s.group_in()) * s.taps() + tap;
-  typename TileOf<T>::type tile;
-  for (int64_t first = 0; first < s.group_out(); first += kDepth) {
-    for (int k = threadIdx.x; k < kTile * kDepth; k += kThreads) {
-      const int row = k / kDepth, d = k % kDepth, c = k % kTile, depth = k / kTile;
-      samples.stage.x(row, d) =
-          row < count && first + d < s.group_out() ? rows[pixel_of(row) * s.out_channels + first + d] : T{};
-      samples.stage.y(c, depth) = c < slice.count && first + depth < s.group_out()
-                                      ? factors[((first + depth) * s.group_in() + c) * s.taps()]
-                                      : T{};
-    }
-    __syncthreads();
-    tile.add(samples.stage);
-    __syncthreads();
-  }
-  tile.each([&](int i, int j, Accum<T> sum) { samples.at[i][j] = sum; });
-  __syncthreads();
-}
-
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     offset_kernel(DeformShape s, ChannelSlices slices, const T* __restrict__ grad, const T* __restrict__ input,
@@ -236,123 +159,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
       to[0] = sample.inside ? factor * sample.slope_down(corner) : A(0);
       to[s.pixels()] = sample.inside ? factor * sample.slope_right(corner) : A(0);
       if (by_mask) by_mask[(group * s.taps() + tap) * s.pixels() + pixel] = sample.inside ? value : A(0);
-    }
-    __syncthreads();
-  }
-}
-
-// The least and greatest y, then x, of the pixels up and left of each run of samples of a tap.
-template <class A>
-__global__ void __launch_bounds__(kThreads)
-    box_kernel(DeformShape s, const A* __restrict__ offset, A* __restrict__ boxes) {
-  FV_SHARED(values, A[4][kThreads]);
-  const int64_t runs = ceil_div(s.pixels(), kDeformRun);
-  for (int64_t block = blockIdx.x; block < s.batch * s.offset_groups * s.taps() * runs; block += gridDim.x) {
-    const int64_t pixel = block % runs * kDeformRun + threadIdx.x, tap = block / runs % s.taps();
-    A own[4] = {A(1e30), A(-1e30), A(1e30), A(-1e30)};
-    if (pixel < s.pixels()) {
-      const auto sample = deform_sample(s, offset, block / runs / s.taps(), tap, pixel);
-      if (sample.inside) own[0] = own[1] = A(sample.y), own[2] = own[3] = A(sample.x);
-    }
-    for (int i = 0; i < 4; ++i) values[i][threadIdx.x] = own[i];
-    __syncthreads();
-    for (int step = kThreads / 2; step; step /= 2) {
-      if (int(threadIdx.x) < step)
-        for (int i = 0; i < 4; ++i) {
-          const A a = values[i][threadIdx.x], b = values[i][threadIdx.x + step];
-          values[i][threadIdx.x] = i % 2 ? max_of(a, b) : min_of(a, b);
-        }
-      __syncthreads();
-    }
-    if (threadIdx.x < 4) boxes[block * 4 + threadIdx.x] = values[threadIdx.x][0];
-    __syncthreads();
-  }
-}
-
-template <class T>
-struct InputGradientShared {
-  SampleGradients<T> samples;
-  Accum<T> sums[kTile][kTile];  // (pixel of the tile, channel of the slice)
-  Accum<T> weight[4][kTile];
-  int place[4][kTile];  // in the tile, or -1
-  int64_t list[kThreads + kTile];
-};
-
-template <class T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
-    input_kernel(DeformShape s, ChannelSlices slices, const T* __restrict__ grad, const Accum<T>* __restrict__ offset,
-                 const Accum<T>* __restrict__ mask, const T* __restrict__ weight, const Accum<T>* __restrict__ boxes,
-                 T* __restrict__ by_input) {
-  using A = Accum<T>;
-  FV_DYNAMIC_SHARED(InputGradientShared<T>, shared);
-  const int64_t tiles_x = ceil_div(s.in_w, int64_t(kSide)), tiles_y = ceil_div(s.in_h, int64_t(kSide));
-  const int64_t runs = ceil_div(s.pixels(), kDeformRun);
-  for (int64_t block = blockIdx.x; block < s.batch * slices.count * tiles_y * tiles_x; block += gridDim.x) {
-    const int64_t tile_x = block % tiles_x * kSide, tile_y = block / tiles_x % tiles_y * kSide;
-    const int64_t image = block / tiles_x / tiles_y / slices.count;
-    const ChannelSlice slice = slices.at(s, block / tiles_x / tiles_y % slices.count);
-    const int64_t group = image * s.offset_groups + slice.offset_group;
-    for (int k = threadIdx.x; k < kTile * kTile; k += kThreads) shared->sums[k / kTile][k % kTile] = A(0);
-    __syncthreads();
-
-    const auto add = [&](int64_t tap, int count) {
-      if (int(threadIdx.x) < count) {
-        const int64_t pixel = shared->list[threadIdx.x];
-        const auto sample = deform_sample(s, offset, group, tap, pixel);
-        const A factor = deform_mask(s, mask, group, tap, pixel);
-        for (int i = 0; i < 4; ++i) {
-          const int64_t y = sample.y + i / 2 - tile_y, x = sample.x + i % 2 - tile_x;
-          const bool counts =
-              sample.weight(i) != A(0) && sample.has(s, i) && y >= 0 && y < kSide && x >= 0 && x < kSide;
-          shared->place[i][threadIdx.x] = counts ? int(y * kSide + x) : -1;
-          shared->weight[i][threadIdx.x] = factor * sample.weight(i);
-        }
-      }
-      multiply_samples(s, slice, image, tap, count, grad, weight, shared->samples,
-                       [&](int k) { return shared->list[k]; });
-      const int c = threadIdx.x % kTile, quarter = threadIdx.x / kTile;
-      for (int k = 0; k < count; ++k)
-        for (int i = 0; i < 4; ++i) {
-          const int place = shared->place[i][k];
-          if (place >= 0 && place / (kTile * kTile / kThreads) == quarter)
-            shared->sums[place][c] =
-                multiply_add(shared->weight[i][k], shared->samples.at[k][c], shared->sums[place][c]);
-        }
-      __syncthreads();
-    };
-    for (int64_t tap = 0; tap < s.taps(); ++tap) {
-      int pending = 0;
-      for (int64_t run = 0; run < runs; ++run) {
-        const A* box = boxes + ((group * s.taps() + tap) * runs + run) * 4;
-        if (box[1] < A(tile_y - 1) || box[0] >= A(tile_y + kSide) || box[3] < A(tile_x - 1) ||
-            box[2] >= A(tile_x + kSide))
-          continue;
-        const int64_t pixel = run * kDeformRun + threadIdx.x;
-        bool meets = false;
-        if (pixel < s.pixels()) {
-          const auto sample = deform_sample(s, offset, group, tap, pixel);
-          meets = sample.inside && sample.y >= tile_y - 1 && sample.y < tile_y + kSide && sample.x >= tile_x - 1 &&
-                  sample.x < tile_x + kSide;
-        }
-        pending += gather_in_order<kThreads>(meets, pixel, shared->list + pending);
-        while (pending >= kTile) {
-          add(tap, kTile);
-          const int64_t next = shared->list[threadIdx.x + kTile];
-          __syncthreads();
-          shared->list[threadIdx.x] = next;
-          __syncthreads();
-          pending -= kTile;
-        }
-      }
-      if (pending > 0) add(tap, pending);
-    }
-    for (int k = threadIdx.x; k < kTile * kTile; k += kThreads) {
-      const int place = s.channels_last ? k / kTile : k % kTile, c = s.channels_last ? k % kTile : k / kTile;
-      const int64_t y = tile_y + place / kSide, x = tile_x + place % kSide, channel = slice.first + c;
-      if (y >= s.in_h || x >= s.in_w || c >= slice.count) continue;
-      const int64_t to = s.channels_last ? ((image * s.in_h + y) * s.in_w + x) * s.in_channels + channel
-                                         : ((image * s.in_channels + channel) * s.in_h + y) * s.in_w + x;
-      by_input[to] = from_accum<T>(shared->sums[place][c]);
     }
     __syncthreads();
   }
