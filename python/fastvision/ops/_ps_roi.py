@@ -5,8 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import _lib
-from ._regions import is_channels_last, new_features
-from .roi_align import check_rois, refuse_box_gradient
+from ._regions import check_rois, is_channels_last, new_features, refuse_box_gradient
 
 
 def register(name: str, op: _lib.Op, backward_op: _lib.Op) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import _lib
 from . import _arguments
 
 
@@ -68,3 +69,21 @@ def memory_format(channels_last: bool) -> torch.memory_format:
 def new_features(like: Tensor, shape: Sequence[int], channels_last: bool) -> Tensor:
     """For fake kernels: an output in the input's memory format."""
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory_format(channels_last))
+
+
+def check_rois(
+    op: str, features_name: str, features: Tensor, rois: Tensor, name: str = "boxes", columns: int = 5
+) -> None:
+    """For fake kernels of region ops."""
+    _arguments.all_floats(op, features_name, features)
+    _arguments.shape(features.dim() == 4, op, features_name, features, "(N, C, H, W)")
+    wanted = _arguments.accumulated(features.dtype)
+    got = rois.dtype
+    _lib.check(got == wanted, op, ": ", name, ": expected dtype ", wanted, " for these features, got ", got)
+    _arguments.same_device(op, name, rois, features_name, features)
+    _arguments.shape(rois.dim() == 2 and rois.shape[1] == columns, op, name, rois, f"(K, {columns})")
+
+
+def refuse_box_gradient(op: str, asked: bool, name: str = "boxes") -> None:
+    if asked:
+        raise RuntimeError(f"{op}: {name}: no gradient; detach() them")

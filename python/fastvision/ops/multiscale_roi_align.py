@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
-from ._regions import as_rois, is_channels_last, new_features, output_size_pair
-from .roi_align import check_rois, refuse_box_gradient, roi_align_reference
+from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
+from .roi_align import roi_align_reference
 
 _op = _lib.Op("multiscale_roi_align")
 _backward_op = _lib.Op("multiscale_roi_align_backward")

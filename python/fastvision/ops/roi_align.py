@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from .. import _lib
-from . import _arguments
-from ._regions import as_rois, is_channels_last, new_features, output_size_pair
+from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
+from ._roi_align_max import max_op
 
 _op = _lib.Op("roi_align")
 _backward_op = _lib.Op("roi_align_backward")
-_max_op = _lib.Op("roi_align_max")
-_max_backward_op = _lib.Op("roi_align_max_backward")
 
 
 def roi_align(
@@ -65,24 +63,11 @@ def roi_align(
     out_h, out_w = output_size_pair("roi_align", output_size)
     rois = as_rois("roi_align", boxes, input.shape[0] if input.dim() else 0, input.dtype)
     if mode == "max":
-        result = _max_op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)
+        result = max_op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)
         return result[0]  # type: ignore[no-any-return]
     if mode != "avg":
         raise ValueError(f"roi_align: mode: expected 'avg' or 'max', got {mode!r}")
     return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)  # type: ignore[no-any-return]
-
-
-def check_rois(
-    op: str, features_name: str, features: Tensor, rois: Tensor, name: str = "boxes", columns: int = 5
-) -> None:
-    """For fake kernels of region ops."""
-    _arguments.all_floats(op, features_name, features)
-    _arguments.shape(features.dim() == 4, op, features_name, features, "(N, C, H, W)")
-    wanted = _arguments.accumulated(features.dtype)
-    got = rois.dtype
-    _lib.check(got == wanted, op, ": ", name, ": expected dtype ", wanted, " for these features, got ", got)
-    _arguments.same_device(op, name, rois, features_name, features)
-    _arguments.shape(rois.dim() == 2 and rois.shape[1] == columns, op, name, rois, f"(K, {columns})")
 
 
 @_lib.register_fake("roi_align")
@@ -124,11 +109,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return gradient, None, None, None, None, None, None
 
 
-def refuse_box_gradient(op: str, asked: bool, name: str = "boxes") -> None:
-    if asked:
-        raise RuntimeError(f"{op}: {name}: no gradient; detach() them")
-
-
 def _setup_double_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     grad, rois, scale, sampling_ratio, aligned, *_ = inputs
     ctx.save_for_backward(rois)
@@ -144,51 +124,6 @@ def _double_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 _lib.register_autograd(_op, _backward, _setup_context)
 _lib.register_autograd(_backward_op, _double_backward, _setup_double_context)
-
-
-@_lib.register_fake("roi_align_max")
-def _(
-    input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int, sampling_ratio: int, aligned: bool
-) -> tuple[Tensor, Tensor]:
-    check_rois("roi_align", "input", input, rois)
-    out = new_features(input, (rois.shape[0], input.shape[1], out_h, out_w), is_channels_last(input))
-    return out, torch.empty_like(out, dtype=torch.int64)
-
-
-@_lib.register_fake("roi_align_max_backward")
-def _(
-    grad: Tensor,
-    rois: Tensor,
-    argmax: Tensor,
-    spatial_scale: float,
-    sampling_ratio: int,
-    aligned: bool,
-    n: int,
-    h: int,
-    w: int,
-    channels_last: bool,
-) -> Tensor:
-    return new_features(grad, (n, grad.shape[1], h, w), channels_last)
-
-
-def _setup_max_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, rois, ctx.scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
-    ctx.save_for_backward(rois, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.shape = input.shape
-    ctx.channels_last = is_channels_last(input)
-
-
-def _max_backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    refuse_box_gradient("roi_align", ctx.needs_input_grad[1])
-    rois, argmax = ctx.saved_tensors
-    n, _channels, h, w = ctx.shape
-    sampling = ctx.scale, ctx.sampling_ratio, ctx.aligned
-    return _max_backward_op(grad, rois, argmax, *sampling, n, h, w, ctx.channels_last), *[None] * 6
-
-
-_lib.register_autograd(_max_op, _max_backward, _setup_max_context)
-_lib.register_no_gradient(_max_backward_op)
 
 
 def roi_align_reference(

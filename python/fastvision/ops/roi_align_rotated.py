@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import _lib
-from ._regions import as_rois, is_channels_last, new_features, output_size_pair
+from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
 from .box_iou_rotated import AngleUnit, is_degrees
-from .roi_align import check_rois, refuse_box_gradient
 
 _op = _lib.Op("roi_align_rotated")
 _backward_op = _lib.Op("roi_align_rotated_backward")

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import _lib
-from ._regions import as_rois, is_channels_last, new_features, output_size_pair
-from .roi_align import check_rois, refuse_box_gradient
+from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
 
 _op = _lib.Op("roi_pool")
 _backward_op = _lib.Op("roi_pool_backward")
