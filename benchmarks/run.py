@@ -83,6 +83,7 @@ def _time(read: dict[str, Any] | None) -> measure.Time | None:
 def start(settings: Settings) -> Results:
     """The machine and its ceilings, without rows yet."""
     if settings.device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # float32 is what the gate expects, of everybody
         ceilings = {"cuda": this_machine.ceilings_of_cuda()}
     else:
         ceilings = {str(n): this_machine.ceilings_of_cpu(n, quick=settings.smoke) for n in settings.threads}

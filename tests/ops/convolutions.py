@@ -21,7 +21,10 @@ def tensors(backend, p, transposed):
 def compare(ours, theirs, inputs, p):
     """Results and all gradients of two functions of the same tensors."""
     inputs = [t for t in inputs if t is not None]
-    a, b = [t.requires_grad_() for t in inputs], [t.detach().double().contiguous().requires_grad_() for t in inputs]
+    a, b = (
+        [t.requires_grad_() for t in inputs],
+        [t.detach().cpu().double().contiguous().requires_grad_() for t in inputs],
+    )
     out, expected = ours(*a), theirs(*b)
     assert_close(out, expected)
     assert out.dtype == p["dtype"]

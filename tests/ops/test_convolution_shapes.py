@@ -8,7 +8,7 @@ from convolutions import compare, tensors
 from fastvision import ops
 from fastvision.ops.conv2d import conv2d_op
 from fastvision.ops.conv_transpose2d import conv_transpose2d_op
-from support import ALL_DTYPES, FORMATS, assert_close
+from support import ALL_DTYPES, FORMATS, Backend, assert_close
 from torch.nn import functional
 
 
@@ -137,3 +137,25 @@ def test_wide_strides(backend, kernel, stride, padding, format):
             gradients = torch.autograd.grad(out, ours, grad.to(out.device))
             for a, b in zip(gradients, torch.autograd.grad(expected, theirs, grad), strict=True):
                 torch.testing.assert_close(a.cpu(), b)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("channels", "size", "stride"),
+    [
+        ((200, 3), (20, 21), 1),  # more channels of the small map than a task takes
+        ((3, 520), (9, 10), 2),  # of the large one
+        ((3, 5), (91, 90), 1),  # more pixels than are added up by themselves
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))  # each has an instruction set of its own
+def test_products_in_parts(channels, size, stride, format, seed):
+    problem = {"seed": seed, "batch": 2, "size": size, "groups": 1, "channels": channels, "kernel": (3, 2)}
+    problem |= {"bias": False, "dtype": torch.float32, "format": format, "layout": "contiguous"}
+    with Backend("cpu") as backend:
+        compare(
+            lambda *t: ops.conv2d(*t, None, stride, 1, algorithm="fastvision"),
+            lambda *t: functional.conv2d(*t, None, stride, 1),
+            tensors(backend, problem, False),
+            problem,
+        )

@@ -43,6 +43,7 @@ SIDE_BY_SIDE_CHOICES = [  # which, channels of the weight, groups, kernel, size,
     ("product", (31, 64), 1, (2, 2), (128, 256), torch.float32, False, False),
     ("product", (64, 32), 1, (2, 2), (127, 256), torch.float64, False, False),
     ("product", (64, 32), 4, (2, 2), (128, 256), torch.float32, False, False),
+    ("product", (128, 32), 2, (2, 2), (128, 256), torch.float32, True, False),
     ("gather", (64, 32), 1, (2, 1), (128, 256), torch.float32, False, False),
     ("gather", (64, 32), 1, (3, 3), (128, 256), torch.float32, False, False),
     ("gather", (64, 32), 1, (2, 2), (128, 256), torch.bfloat16, False, False),
@@ -59,6 +60,12 @@ def test_auto_of_windows_side_by_side(choice):
     assert own_is_faster(which, last, weight, (*kernel, 0, 0, 1, 1), groups) == also_channels_last
     assert not own_is_faster(which, x, weight, (*kernel, 0, 0, 2, 2), groups)
     assert which == "scatter" or not own_is_faster(which, x[:, :127], weight, (*kernel, 0, 0, 1, 1), groups)
+
+
+def test_auto_of_small_maps_with_many_channels():
+    weight = torch.empty(64, 128, 2, 2)
+    for size, taken in ((127, False), (128, True)):
+        assert own_is_faster("gather", torch.empty(1, 512, size, 129), weight, (2, 2, 0, 0, 1, 1), 1) == taken
 
 
 @pytest.mark.parametrize(("images", "taken"), [(15, False), (16, True)])
