@@ -4,7 +4,6 @@
 // of weights convolution_product.h.
 #include "convolution.h"
 
-#include <algorithm>
 #include <type_traits>
 #include <vector>
 
@@ -17,6 +16,7 @@
 #include "factors.h"
 #include "pixel_shuffle.h"
 #include "pixel_shuffle_last.h"
+#include "pixel_shuffle_product.h"
 #include "simd.h"
 #include "winograd.h"
 
@@ -107,7 +107,7 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
 
 template <class T, class Isa>
 void convolution_product(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
-  const int64_t work = s.batch * s.small_h * s.small_w * s.large_channels * s.taps();
+  const int64_t work = s.batch * s.small_h * s.small_w * s.taps();  // of one channel
   if (is_depthwise_last(s)) {
     constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
     const DepthwiseAxes axes = gathered_axes(s);
@@ -117,11 +117,11 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
         depthwise_product(s, axes, k * kLanes, min_of(kLanes, s.groups - k * kLanes), small, large, weight, sums);
     });
   }
-  if (is_pixel_shuffle(s) && has_small_windows(s) && has_small_sums<T>(s))
+  if (is_pixel_shuffle(s) && has_small_windows(s) && has_small_sums(s))
     return product_of_windows(s, small, large, weight, exec);
-  if (is_pixel_shuffle_last(s) && has_small_sums<T>(s)) return product_of_windows_last(s, small, large, weight, exec);
+  if (is_pixel_shuffle_last(s)) return product_of_windows_last(s, small, large, weight, exec);
   if (s.small_channels * s.large_channels > 1) return product_by_tap(s, small, large, weight, exec);
-  exec(s.groups * s.small_channels, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
+  exec(s.groups, 1 + 65536 / (work + 1), [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> sums;
     for (int64_t k = begin; k < end; ++k) {
       if (is_depthwise_planes(s)) {

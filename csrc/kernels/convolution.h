@@ -51,6 +51,19 @@ FV_HD Taps taps_at(int64_t position, int64_t stride, int64_t dilation, int64_t k
   return {first, step};
 }
 
+inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+
+// The pixels of an axis of the small map for which a tap meets the large one: pixel p meets p * stride + offset.
+struct MetPixels {
+  int64_t begin, end, offset;
+  MetPixels(int64_t tap, int64_t stride, int64_t padding, int64_t dilation, int64_t small, int64_t large)
+      : offset(tap * dilation - padding) {
+    begin = max_of(-floor_div(offset, stride), int64_t(0));
+    end = max_of(min_of(floor_div(large - 1 - offset, stride) + 1, small), begin);
+  }
+  int64_t count() const { return end - begin; }
+};
+
 // Twins. weight: (groups * small_channels, large_channels, kernel_y, kernel_x); bias: one number per channel of the
 // result, or null. Pixels outside a map take no part: they are not zeros that are multiplied.
 //   gather   small[a](y, x) = bias[a] + sum of weight[a][b](i, j) large[b](y s - p + i d, x s - p + j d)

@@ -19,18 +19,6 @@ namespace {
 constexpr int kChannels = 4;
 
 inline int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * step; }
-inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
-
-// The pixels of an axis of the small map for which a tap meets the large one: pixel p meets p * stride + offset.
-struct MetPixels {
-  int64_t begin, end, offset;
-  MetPixels(int64_t tap, int64_t stride, int64_t padding, int64_t dilation, int64_t small, int64_t large)
-      : offset(tap * dilation - padding) {
-    begin = max_of(-floor_div(offset, stride), int64_t(0));
-    end = max_of(min_of(floor_div(large - 1 - offset, stride) + 1, small), begin);
-  }
-  int64_t count() const { return end - begin; }
-};
 
 // Those of the rows [first, first + rows) of a plane that exist, after `left` zeros and before as many as make `width`.
 template <class T>
@@ -98,7 +86,7 @@ void with_constants(bool masked, bool one, F&& f) {
              : f(std::false_type{}, std::integral_constant<int, kChannels>{});
 }
 
-// Rows [y0, y1) of a group's small map. Channels are taken kCount at a time, the last ones one by one.
+// Rows [y0, y1) of a group's small map. Channels are taken kChannels at a time, the last ones one by one.
 template <class T>
 void gather_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0, int64_t y1, const T* large,
                  const Factors<T>& weight, const Accum<T>* bias, T* small, std::vector<Accum<T>>& scratch) {

@@ -29,6 +29,8 @@ void store_row(const T* from, int64_t first, int64_t count, int64_t k, int64_t d
     copy_numbers(from, next - c, panels + panel * depth + k * kPanel<Accum<T>> + c - panel);
   }
 }
+
+// sums += a times the second factor, of which panels is (panel, depth, column). sums: (row, padded column).
 template <class A>
 void add_panels(int64_t rows, int64_t columns, int64_t depth, Factor<A> a, const A* panels, A* sums) {
   for (int64_t k = 0; k < depth; k += kPanelDepth)

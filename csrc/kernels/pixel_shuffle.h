@@ -7,17 +7,18 @@
 #include <vector>
 
 #include "convolution.h"
-#include "product.h"
+#include "panels.h"
 
 namespace fastvision {
 namespace {
 
-constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24, kShuffledDepth = 128;
+constexpr int64_t kShuffledPixels = 64, kShuffledRows = 24;
 
 inline bool has_windows_side_by_side(const ConvolutionShape& s) {
   return s.kernel_y == s.stride_y && s.kernel_x == s.stride_x && s.padding_y == 0 && s.padding_x == 0 &&
          s.dilation_y == 1 && s.dilation_x == 1 && s.large_h / s.kernel_y >= s.small_h &&
-         s.large_w / s.kernel_x >= s.small_w && s.small_channels * s.large_channels > 1;
+         s.large_w / s.kernel_x >= s.small_w && s.small_channels * s.large_channels > 1 &&
+         s.kernel_x <= 1 << 14;  // scratch for rows of 64 windows is small
 }
 inline bool is_pixel_shuffle(const ConvolutionShape& s) { return !s.channels_last && has_windows_side_by_side(s); }
 
@@ -31,7 +32,7 @@ void shuffle_rows(const Accum<T>* from, int64_t count, int64_t n, bool past_cach
   int64_t x = 0;
   for (; count == 1 && x + V::kLanes <= n; x += V::kLanes) store_vector(to + x, load_vector(from + x));
   if (count == 2) {
-    const bool lines = past_caches && is_line(to);
+    const bool lines = past_caches && starts_line(to);
     for (; x + V::kLanes <= n; x += V::kLanes) {
       V low, high;
       interleave(load_vector(from + x), load_vector(from + kShuffledPixels + x), low, high,
@@ -59,67 +60,64 @@ template <class T>
 void copy_pixels(const ConvolutionShape& s, int64_t channels, int64_t begin, int64_t end, const T* small,
                  Accum<T>* to) {
   for (int64_t a = 0; a < channels; ++a)
-    for_each_vector<Accum<T>>(end - begin, [&](int64_t i, int, auto n) {
-      store_vector(to + a * kShuffledPixels + i, load_vector(small + a * s.small_h * s.small_w + begin + i, n), n);
-    });
+    copy_numbers(small + a * s.small_h * s.small_w + begin, end - begin, to + a * kShuffledPixels);
 }
 
-// For the first `rows` rows (channel, tap) of the windows of pixels [begin, end), 64 pixels each: calls f(place in the
-// rows, count of pixels, place in the large map) for all that lie in one row of the map.
+// For rows [first, first + rows) (channel, tap) of the windows of pixels [begin, end), 64 pixels each: calls f(place in
+// these rows, count of pixels, place in the large map) for all that lie in one row of the map.
 template <class F>
-void for_each_run(const ConvolutionShape& s, int64_t rows, int64_t begin, int64_t end, F&& f) {
-  for (int64_t r = 0; r < rows; r += s.kernel_x)
+void for_each_run(const ConvolutionShape& s, int64_t first, int64_t rows, int64_t begin, int64_t end, F&& f) {
+  for (int64_t r = first; r < first + rows; r += s.kernel_x)
     for (int64_t p = begin, next; p < end; p = next) {
       const int64_t y = p / s.small_w, x = p % s.small_w;
       next = min_of((y + 1) * s.small_w, end);
-      f(r * kShuffledPixels + p - begin, next - p,
+      f((r - first) * kShuffledPixels + p - begin, next - p,
         r / s.taps() * s.large_h * s.large_w + (y * s.kernel_y + r % s.taps() / s.kernel_x) * s.large_w +
             x * s.kernel_x);
     }
 }
 
-// Channels of the large map whose taps are rows of one product.
-inline int64_t channels_at_once(const ConvolutionShape& s) { return ceil_div(kShuffledRows, s.taps()); }
+// Rows (channel, tap) of the large map of one product: whole rows of windows.
+inline int64_t rows_of_product(const ConvolutionShape& s) { return ceil_div(kShuffledRows, s.kernel_x) * s.kernel_x; }
 
-// The weights in the order of these products: (group, first channel of a product, channel of the small map, row).
+// The weights in the order of these products: (group, first row of a product, channel of the small map, row).
 template <class A, class Isa>
 std::vector<A> by_product(const ConvolutionShape& s, const A* weight, const Cpu<Isa>& exec) {
   std::vector<A> ordered(size_t(s.weights()));
-  const int64_t at_once = channels_at_once(s), products = ceil_div(s.large_channels, at_once);
-  exec(s.groups * products, 1 + 65536 / (s.small_channels * at_once * s.taps()), [&](int64_t begin, int64_t end) {
+  const int64_t all = s.large_channels * s.taps(), step = rows_of_product(s), products = ceil_div(all, step);
+  exec(s.groups * products, 1 + 65536 / (s.small_channels * step), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t group = k / products, d = k % products * at_once;
-      const int64_t rows = min_of(at_once, s.large_channels - d) * s.taps();
-      A* const to = ordered.data() + s.weight(group, 0, 0) + d * s.taps() * s.small_channels;
-      for (int64_t c = 0; c < s.small_channels; ++c) std::copy_n(weight + s.weight(group, c, d), rows, to + c * rows);
+      const int64_t group = k / products, first = k % products * step, rows = min_of(step, all - first);
+      const A* const from = weight + s.weight(group, 0, 0) + first;
+      A* const to = ordered.data() + s.weight(group, 0, 0) + first * s.small_channels;
+      for (int64_t c = 0; c < s.small_channels; ++c) std::copy_n(from + c * all, rows, to + c * rows);
     }
   });
   return ordered;
 }
 
-// Pixels [begin, end) of a plane, at most 64. small, large: of the image and group. weight: by block. bias (or null):
-// of the group.
+// Pixels [begin, end) of a plane, at most 64. small, large: of the image and group. weight: as by_product orders it.
+// bias (or null): of the group.
 template <class T>
 void scatter_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* small, const Accum<T>* weight,
                     const Accum<T>* bias, bool past_caches, T* large, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  const int64_t taps = s.taps(), at_once = channels_at_once(s), count = end - begin;
-  scratch.resize(size_t((s.small_channels + at_once * taps) * kShuffledPixels));
+  const int64_t step = rows_of_product(s), all = s.large_channels * s.taps(), count = end - begin;
+  scratch.resize(size_t((s.small_channels + step) * kShuffledPixels));
   A *const pixels = scratch.data(), *const sums = pixels + s.small_channels * kShuffledPixels;
   copy_pixels(s, s.small_channels, begin, end, small, pixels);
-  for (int64_t d = 0; d < s.large_channels; d += at_once) {
-    const int64_t rows = min_of(at_once, s.large_channels - d) * taps;
+  for (int64_t first = 0; first < all; first += step) {
+    const int64_t rows = min_of(step, all - first);
     for (int64_t r = 0; r < rows; ++r)
-      std::fill_n(sums + r * kShuffledPixels, kShuffledPixels, bias ? bias[d + r / taps] : A(0));
-    const A* const weights = weight + d * taps * s.small_channels;
-    for (int64_t k = 0; k < s.small_channels; k += kShuffledDepth)
+      std::fill_n(sums + r * kShuffledPixels, kShuffledPixels, bias ? bias[(first + r) / s.taps()] : A(0));
+    const A* const weights = weight + first * s.small_channels;
+    for (int64_t k = 0; k < s.small_channels; k += kPanelDepth)
       for (int64_t c = 0; c < count; c += kPanel<A>)
-        add_product(rows, min_of(kPanel<A>, count - c), min_of(kShuffledDepth, s.small_channels - k),
+        add_product(rows, min_of(kPanel<A>, count - c), min_of(kPanelDepth, s.small_channels - k),
                     Factor<A>{weights + k * rows, 1, rows}, pixels + k * kShuffledPixels + c, kShuffledPixels, sums + c,
                     kShuffledPixels);
-    T* const plane = large + d * s.large_h * s.large_w;
-    for_each_run(s, rows, begin, end, [&](int64_t at, int64_t n, int64_t place) {
-      shuffle_rows(sums + at, s.kernel_x, n, past_caches, plane + place);
+    for_each_run(s, first, rows, begin, end, [&](int64_t at, int64_t n, int64_t place) {
+      shuffle_rows(sums + at, s.kernel_x, n, past_caches, large + place);
     });
   }
 }
@@ -146,7 +144,7 @@ void unshuffle_rows(const T* from, int64_t count, int64_t n, Accum<T>* to) {
 // The windows of pixels [begin, end): (channel, tap, pixel), 64 pixels per row. large: of the image and group.
 template <class T>
 void unshuffle_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const T* large, Accum<T>* windows) {
-  for_each_run(s, s.large_channels * s.taps(), begin, end, [&](int64_t at, int64_t n, int64_t place) {
+  for_each_run(s, 0, s.large_channels * s.taps(), begin, end, [&](int64_t at, int64_t n, int64_t place) {
     unshuffle_rows(large + place, s.kernel_x, n, windows + at);
   });
 }
@@ -169,42 +167,6 @@ void gather_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const 
     for_each_vector<A>(count, [&](int64_t i, int, auto n) {
       store_vector(small + a * s.small_h * s.small_w + begin + i, load_vector(sums + a * kShuffledPixels + i), n);
     });
-}
-
-// Numbers per row of the sums of products.
-template <class T>
-int64_t padded_windows(const ConvolutionShape& s) {
-  return ceil_div(s.large_channels * s.taps(), kPanel<Accum<T>>) * kPanel<Accum<T>>;
-}
-
-// Whether sums of padded windows are not many times the weights, as with many small groups.
-template <class T>
-bool has_small_sums(const ConvolutionShape& s) {
-  return s.groups * s.small_channels * padded_windows<T>(s) <= max_of(4 * s.weights(), int64_t(1) << 22);
-}
-
-// Parts of the windows, of `all`, that have sums of their own, of as many numbers.
-inline int64_t parts_of_windows(int64_t numbers, int64_t all) {
-  constexpr int64_t kMostNumbers = 1 << 22, kMostParts = 16;
-  return max_of(min_of(min_of(kMostNumbers / numbers, kMostParts), all), int64_t(1));
-}
-
-// Adds the products of `channels` of the small map and pixels [begin, end), at most 64, to sums: (channel, padded
-// window).
-template <class T>
-void add_product_of_pixels(const ConvolutionShape& s, int64_t channels, int64_t begin, int64_t end, const T* small,
-                           const T* large, std::vector<Accum<T>>& scratch, Accum<T>* sums) {
-  using A = Accum<T>;
-  const int64_t rows = s.large_channels * s.taps(), padded = padded_windows<T>(s), count = end - begin;
-  scratch.resize(size_t((rows + channels + padded) * kShuffledPixels));
-  A *const windows = scratch.data(), *const pixels = windows + rows * kShuffledPixels;
-  A* const turned = pixels + channels * kShuffledPixels;
-  unshuffle_pixels(s, begin, end, large, windows);
-  transpose(windows, kShuffledPixels, rows, count, turned, padded);
-  copy_pixels(s, channels, begin, end, small, pixels);
-  for (int64_t c = 0; c < rows; c += kPanel<A>)
-    add_product(channels, kPanel<A>, count, Factor<A>{pixels, kShuffledPixels, 1}, turned + c, padded, sums + c,
-                padded);
 }
 
 // Calls f(begin, end, image and group, group, scratch) for all pixels, at most 64 at a time.
@@ -247,42 +209,6 @@ void scatter_windows(const ConvolutionShape& s, const T* small, const Accum<T>* 
     scatter_pixels(s, begin, end, small + plane * s.small_channels * s.small_h * s.small_w,
                    ordered.data() + s.weight(group, 0, 0), bias ? bias + group * s.large_channels : nullptr,
                    past_caches, large + plane * s.large_channels * plane_size, scratch);
-  });
-}
-
-// The gradient of the weights: parts of the pixels of all images have sums of their own, added up in order.
-template <class T, class Isa>
-void product_of_windows(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
-  using A = Accum<T>;
-  constexpr int64_t kRows = 128;  // channels of the small map of a task
-  const int64_t pixels = s.small_h * s.small_w, panels = ceil_div(pixels, kShuffledPixels), all = s.batch * panels;
-  const int64_t width = s.large_channels * s.taps(), padded = padded_windows<T>(s), size = s.small_channels * padded;
-  const int64_t parts = parts_of_windows(size * s.groups, all), blocks = ceil_div(s.small_channels, kRows);
-  std::vector<A> sums(size_t(s.groups * parts * size));
-  exec(s.groups * parts * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> scratch;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t k = task / blocks, part = k % parts, channel = task % blocks * kRows;
-      for (int64_t i = part * all / parts; i < (part + 1) * all / parts; ++i) {
-        const int64_t plane = i / panels * s.groups + k / parts, first = i % panels * kShuffledPixels;
-        add_product_of_pixels(s, min_of(kRows, s.small_channels - channel), first,
-                              min_of(first + kShuffledPixels, pixels),
-                              small + (plane * s.small_channels + channel) * pixels,
-                              large + plane * s.large_channels * s.large_h * s.large_w, scratch,
-                              &sums[size_t(k * size + channel * padded)]);
-      }
-    }
-  });
-  exec(s.groups * s.small_channels, 1 + 65536 / (parts * width + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k) {
-      const A* const from =
-          &sums[size_t((k / s.small_channels * parts * s.small_channels + k % s.small_channels) * padded)];
-      for_each_vector<A>(width, [&](int64_t i, int, auto n) {
-        Vec<A> sum(A(0));
-        for (int64_t p = 0; p < parts; ++p) sum = sum + load_vector(from + p * size + i);
-        store_vector(weight + k * width + i, sum, n);
-      });
-    }
   });
 }
 

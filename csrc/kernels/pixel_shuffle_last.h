@@ -7,7 +7,7 @@
 
 #include "convolution.h"
 #include "panels.h"
-#include "pixel_shuffle.h"
+#include "pixel_shuffle_product.h"
 
 namespace fastvision {
 namespace {
@@ -16,7 +16,7 @@ constexpr int64_t kMostWindows = 96;         // that are multiplied at a time
 constexpr int64_t kWindowNumbers = 1 << 17;  // of them, unless that makes too few
 
 inline bool is_pixel_shuffle_last(const ConvolutionShape& s) {
-  return s.channels_last && s.groups == 1 && has_windows_side_by_side(s) && has_small_windows(s);
+  return s.channels_last && s.groups == 1 && has_windows_side_by_side(s) && has_small_windows(s) && has_small_sums(s);
 }
 
 // For windows [begin, end) of all images calls f(window - begin, row of the window, its place in the large map).
@@ -83,7 +83,7 @@ void gather_windows_last(const ConvolutionShape& s, const T* large, const Accum<
 template <class T>
 void store_run(const Accum<T>* from, int64_t count, bool past_caches, T* to) {
   using A = Accum<T>;
-  if (past_caches && is_line(to) && count % Vec<A>::kLanes == 0)
+  if (past_caches && starts_line(to) && count % Vec<A>::kLanes == 0)
     for (int64_t i = 0; i < count; i += Vec<A>::kLanes) stream_line(to + i, load_vector(from + i));
   else for_each_vector<A>(count, [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
 }
@@ -135,21 +135,23 @@ void product_of_windows_last(const ConvolutionShape& s, const T* small, const T*
   const int64_t channels = s.small_channels, run = s.kernel_x * s.large_channels, columns = s.kernel_y * run;
   const int64_t stride = padded<A>(columns), size = channels * stride, windows = s.batch * s.small_h * s.small_w;
   const int64_t step = min_of(max_of(kWindowNumbers / columns, int64_t(16)), kPanelDepth);
-  const int64_t all = ceil_div(windows, step), parts = parts_of_windows(size, all), blocks = ceil_div(channels, kRows);
+  const int64_t all = ceil_div(windows, step), parts = parts_of_windows(s, all), blocks = ceil_div(channels, kRows);
   std::vector<A> sums(size_t(parts * size));
   exec(parts * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<A> panels(size_t(step * stride)), pixels(size_t(step * kRows));
+    std::vector<A> panels(size_t(step * stride)), pixels(size_t(step * kRows)), span;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t part = task / blocks, first = task % blocks * kRows, rows = min_of(kRows, channels - first);
-      for (int64_t i = part * all / parts; i < (part + 1) * all / parts; ++i) {
+      const int64_t last = (part + 1) * all / parts - 1;
+      span.assign(size_t(rows * stride), A(0));
+      for (int64_t i = part * all / parts; i <= last; ++i) {
         const int64_t from = i * step, depth = min_of(step, windows - from);
         for_each_window_row(s, from, from + depth, [&](int64_t r, int64_t ky, int64_t place) {
           store_row(large + place, ky * run, run, r, depth, panels.data());
         });
         for (int64_t r = 0; r < depth; ++r)
           copy_numbers(small + (from + r) * channels + first, rows, pixels.data() + r * kRows);
-        add_panels(rows, columns, depth, Factor<A>{pixels.data(), 1, kRows}, panels.data(),
-                   &sums[size_t(part * size + first * stride)]);
+        add_panels(rows, columns, depth, Factor<A>{pixels.data(), 1, kRows}, panels.data(), span.data());
+        if (i == last || i % (kSpan / step) == 0) add_span(span, &sums[size_t(part * size + first * stride)]);
       }
     }
   });

@@ -113,7 +113,7 @@ void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t
                                       : stride % kLanes<A> == 0 && columns == kTile && kTile == kLanes<A>);
   for (int64_t y = 0; y < rows; ++y, sums += kTile) {
     T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + c * stride;
-    if (lines && is_line(to)) {
+    if (lines && starts_line(to)) {
       store_lines(s, columns, count, stride, sums, to);
     } else if (s.channels_last) {
       for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, sums[x], count);

@@ -176,8 +176,9 @@ FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_
 template <class T>
 inline constexpr bool kVectorIsLine = kVectorBytes == 64 && sizeof(T) == sizeof(Accum<T>);
 
+// Whether a vector that begins here fills a line.
 template <class T>
-FV_HD bool is_line(const T* p) {
+FV_HD bool starts_line(const T* p) {
   return kVectorIsLine<T> && reinterpret_cast<uintptr_t>(p) % uintptr_t(kVectorBytes) == 0;
 }
 

@@ -1,5 +1,6 @@
 """Convolutions whose windows lie side by side, such as 2 x 2 with stride 2."""
 
+import fastvision
 import pytest
 import torch
 from convolutions import compare, tensors
@@ -95,3 +96,21 @@ def test_transposed_that_the_cpu_treats_apart(groups, channels, size, seed, form
             tensors(backend, problem, True),
             problem,
         )
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_gradients_have_the_same_bits_for_all_sizes_of_vectors(format):
+    """Parts of the pixels whose products are added up by themselves follow from the shape alone."""
+    best = fastvision.build_info()["cpu_isa_best"]
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 33, 32, 32, generator=g).to(memory_format=format)
+    weight = torch.randn(5000, 33, 1, 1, generator=g).requires_grad_()
+    gradients = []
+    try:
+        for isa in ("avx2", "avx512")[: ["baseline", "avx2", "avx512"].index(best)]:
+            torch.ops.fastvision.set_cpu_isa(isa)
+            out = ops.conv2d(x, weight, algorithm="fastvision")
+            gradients += torch.autograd.grad(out, weight, out.detach())
+    finally:
+        torch.ops.fastvision.set_cpu_isa(best)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

@@ -66,7 +66,7 @@ print("provided")
 """
 
 
-def test_provides_the_operators_where_torchvisions_library_does_not_load():
+def test_provides_the_operators_where_torchvisions_library_does_not_load(torchvision):
     run = subprocess.run([sys.executable, "-c", PROVIDED], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stdout.endswith("provided\n")
