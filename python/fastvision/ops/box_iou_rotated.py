@@ -130,7 +130,7 @@ def box_iou_rotated_reference(
     for k, sign in ((0, 1), (1, 1), (0, -1), (1, -1)):
         polygon = _clip(polygon - apart[..., None, :], sign * axes_b[..., k, :], sides_b[..., k] / 2)
         polygon = polygon + apart[..., None, :]
-    x, y = polygon.unbind(-1)
+    x, y = (polygon - polygon[..., :1, :]).unbind(-1)  # boxes far apart leave points far away
     shared = ((x * y.roll(-1, -1) - y * x.roll(-1, -1)).sum(-1) / 2).clamp(min=0)
     union = sides_a.prod(-1) + sides_b.prod(-1) - shared
     return torch.where(union > 0, shared / torch.where(union > 0, union, 1), 0)
