@@ -6,7 +6,6 @@
 
 #include "convolution.h"
 #include "panels.h"
-#include "pixel_shuffle_product.h"
 
 namespace fastvision {
 namespace {

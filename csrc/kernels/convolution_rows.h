@@ -76,17 +76,22 @@ inline int64_t rows_at_once(const ConvolutionShape& s) {
   return max_of(max_of(few, s.stride_y), (s.kernel_y - 1) * s.dilation_y);
 }
 
-// Calls f with whether to mask and with how many channels, at most kChannels, as constants.
+// For rows [y0, y1) of channels kChannels at a time, the last ones one by one: calls f(first channel, row, whether to
+// mask, how many channels), the last two as constants.
 template <class F>
-void with_constants(bool masked, bool one, F&& f) {
-  if (masked)
-    return one ? f(std::true_type{}, std::integral_constant<int, 1>{})
-               : f(std::true_type{}, std::integral_constant<int, kChannels>{});
-  return one ? f(std::false_type{}, std::integral_constant<int, 1>{})
-             : f(std::false_type{}, std::integral_constant<int, kChannels>{});
+void for_rows_of_channels(int64_t channels, int64_t y0, int64_t y1, bool masked, F&& f) {
+  const auto rows = [&](int64_t first, auto count) {
+    for (int64_t y = y0; y < y1; ++y) {
+      if (masked) f(first, y, std::true_type{}, count);
+      else f(first, y, std::false_type{}, count);
+    }
+  };
+  int64_t first = 0;
+  for (; first + kChannels <= channels; first += kChannels) rows(first, std::integral_constant<int, kChannels>{});
+  for (; first < channels; ++first) rows(first, std::integral_constant<int, 1>{});
 }
 
-// Rows [y0, y1) of a group's small map. Channels are taken kChannels at a time, the last ones one by one.
+// Rows [y0, y1) of a group's small map.
 template <class T>
 void gather_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0, int64_t y1, const T* large,
                  const Factors<T>& weight, const Accum<T>* bias, T* small, std::vector<Accum<T>>& scratch) {
@@ -127,13 +132,7 @@ void gather_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0
         }
     });
   };
-  for (int64_t a = 0; a < s.small_channels;) {
-    const bool one = a + kChannels > s.small_channels;
-    with_constants(!weight.finite, one, [&](auto masked, auto count) {
-      for (int64_t y = y0; y < y1; ++y) channels(a, y, masked, count);
-    });
-    a += one ? 1 : kChannels;
-  }
+  for_rows_of_channels(s.small_channels, y0, y1, !weight.finite, channels);
 }
 
 // Rows [y0, y1) of a group's large map.
@@ -210,13 +209,7 @@ void scatter_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y
                       min_of(kLanes, s.large_w - x));
     }
   };
-  for (int64_t b = 0; b < s.large_channels;) {
-    const bool one = b + kChannels > s.large_channels;
-    with_constants(!weight.finite, one, [&](auto masked, auto count) {
-      for (int64_t y = y0; y < y1; ++y) row_of_channels(b, y, masked, count);
-    });
-    b += one ? 1 : kChannels;
-  }
+  for_rows_of_channels(s.large_channels, y0, y1, !weight.finite, row_of_channels);
 }
 
 // The gradient of the weights of a plane with one channel per group: dot products of rows, lane by lane, added up at

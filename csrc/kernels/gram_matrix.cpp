@@ -33,9 +33,7 @@ struct Tile {
 template <class T>
 void pack(const Tile<T>& tile, int64_t begin, int64_t end, Accum<T>* to) {
   for (int64_t r = begin; r < min_of(end, tile.rows); ++r)
-    for_each_vector<Accum<T>>(tile.width, [&](int64_t i, int, auto n) {
-      store_vector(to + r * kTile + i, load_vector(tile.first + r * tile.stride + i, n), n);
-    });
+    copy_numbers(tile.first + r * tile.stride, tile.width, to + r * kTile);
 }
 template <class T>
 void prefetch(const Tile<T>& tile, int64_t begin, int64_t end) {

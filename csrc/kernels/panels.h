@@ -2,6 +2,9 @@
 // stays in the first cache while all rows of the first factor meet it.
 #pragma once
 
+#include <algorithm>
+#include <vector>
+
 #include "product.h"
 
 namespace fastvision {
@@ -13,11 +16,6 @@ constexpr int64_t kPanelDepth = 128;  // of a panel that the first cache holds
 template <class A>
 int64_t padded(int64_t columns) {
   return ceil_div(columns, kPanel<A>) * kPanel<A>;
-}
-
-template <class T>
-void copy_numbers(const T* from, int64_t count, Accum<T>* to) {
-  for_each_vector<Accum<T>>(count, [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
 }
 
 // Numbers [first, first + count) of row k of a second factor of `depth` rows.
@@ -38,6 +36,15 @@ void add_panels(int64_t rows, int64_t columns, int64_t depth, Factor<A> a, const
       add_product(rows, min_of(kPanel<A>, columns - c), min_of(kPanelDepth, depth - k),
                   Factor<A>{a.at + k * a.by_depth, a.by_row, a.by_depth}, panels + c * depth + k * kPanel<A>, kPanel<A>,
                   sums + c, padded<A>(columns));
+}
+
+constexpr int64_t kSpan = 4096;  // pixels whose products are added up by themselves: bounds rounding errors
+
+// Adds the sums of a span, which are zero afterwards.
+template <class A>
+void add_span(std::vector<A>& span, A* sums) {
+  for (size_t i = 0; i < span.size(); ++i) sums[i] += span[i];
+  std::fill(span.begin(), span.end(), A(0));
 }
 
 }  // namespace

@@ -164,9 +164,7 @@ void gather_pixels(const ConvolutionShape& s, int64_t begin, int64_t end, const 
     add_product(s.small_channels, min_of(kPanel<A>, count - c), depth, Factor<A>{weight, depth, 1}, windows + c,
                 kShuffledPixels, sums + c, kShuffledPixels);
   for (int64_t a = 0; a < s.small_channels; ++a)
-    for_each_vector<A>(count, [&](int64_t i, int, auto n) {
-      store_vector(small + a * s.small_h * s.small_w + begin + i, load_vector(sums + a * kShuffledPixels + i), n);
-    });
+    copy_numbers(sums + a * kShuffledPixels, count, small + a * s.small_h * s.small_w + begin);
 }
 
 // Calls f(begin, end, image and group, group, scratch) for all pixels, at most 64 at a time.

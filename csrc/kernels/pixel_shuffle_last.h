@@ -73,10 +73,7 @@ void gather_windows_last(const ConvolutionShape& s, const T* large, const Accum<
       else std::fill_n(sums + r * stride, channels, A(0));
     }
     add_panels(rows, channels, depth, Factor<A>{windows, depth, 1}, panels.data(), sums);
-    for (int64_t r = 0; r < rows; ++r)
-      for_each_vector<A>(channels, [&](int64_t i, int, auto n) {
-        store_vector(small + (begin + r) * channels + i, load_vector(sums + r * stride + i), n);
-      });
+    for (int64_t r = 0; r < rows; ++r) copy_numbers(sums + r * stride, channels, small + (begin + r) * channels);
   });
 }
 
@@ -85,7 +82,7 @@ void store_run(const Accum<T>* from, int64_t count, bool past_caches, T* to) {
   using A = Accum<T>;
   if (past_caches && starts_line(to) && count % Vec<A>::kLanes == 0)
     for (int64_t i = 0; i < count; i += Vec<A>::kLanes) stream_line(to + i, load_vector(from + i));
-  else for_each_vector<A>(count, [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
+  else copy_numbers(from, count, to);
 }
 
 template <class T, class Isa>
@@ -156,13 +153,9 @@ void product_of_windows_last(const ConvolutionShape& s, const T* small, const T*
     }
   });
   exec(channels, 1 + 65536 / (parts * columns), [&](int64_t begin, int64_t end) {
-    std::vector<A> row(static_cast<size_t>(stride));
+    std::vector<A> row(static_cast<size_t>(columns));
     for (int64_t c = begin; c < end; ++c) {
-      for_each_vector<A>(columns, [&](int64_t i, int, auto n) {
-        Vec<A> sum(A(0));
-        for (int64_t p = 0; p < parts; ++p) sum = sum + load_vector(&sums[size_t(p * size + c * stride + i)]);
-        store_vector(row.data() + i, sum, n);
-      });
+      add_parts(&sums[size_t(c * stride)], parts, size, columns, row.data());
       transpose(row.data(), s.large_channels, s.taps(), s.large_channels, weight + c * columns, s.taps());
     }
   });

@@ -26,15 +26,6 @@ inline int64_t parts_of_windows(const ConvolutionShape& s, int64_t all) {
   return max_of(min_of(min_of(kMostNumbers / (s.groups * sums_of_windows(s)), kMostParts), all), int64_t(1));
 }
 
-constexpr int64_t kSpan = 4096;  // pixels whose products are added up by themselves: bounds rounding errors
-
-// Adds the sums of a span, which are zero afterwards.
-template <class A>
-void add_span(std::vector<A>& span, A* sums) {
-  for (size_t i = 0; i < span.size(); ++i) sums[i] += span[i];
-  std::fill(span.begin(), span.end(), A(0));
-}
-
 // Adds the products of `channels` of the small map and pixels [begin, end), at most 64, to sums: (channel, padded
 // window).
 template <class T>
@@ -51,6 +42,17 @@ void add_product_of_pixels(const ConvolutionShape& s, int64_t channels, int64_t 
   for (int64_t c = 0; c < rows; c += kPanel<A>)
     add_product(channels, kPanel<A>, count, Factor<A>{pixels, kShuffledPixels, 1}, turned + c, stride, sums + c,
                 stride);
+}
+
+// Adds up the parts of some sums, `size` apart.
+template <class T>
+void add_parts(const Accum<T>* sums, int64_t parts, int64_t size, int64_t count, T* to) {
+  using A = Accum<T>;
+  for_each_vector<A>(count, [&](int64_t i, int, auto n) {
+    Vec<A> sum(A(0));
+    for (int64_t p = 0; p < parts; ++p) sum = sum + load_vector(sums + p * size + i);
+    store_vector(to + i, sum, n);
+  });
 }
 
 // The gradient of the weights: parts of the pixels of all images have sums of their own, added up in order.
@@ -80,13 +82,8 @@ void product_of_windows(const ConvolutionShape& s, const T* small, const T* larg
   });
   exec(s.groups * s.small_channels, 1 + 65536 / (parts * width + 1), [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      const A* const from =
-          &sums[size_t((k / s.small_channels * parts * s.small_channels + k % s.small_channels) * stride)];
-      for_each_vector<A>(width, [&](int64_t i, int, auto n) {
-        Vec<A> sum(A(0));
-        for (int64_t p = 0; p < parts; ++p) sum = sum + load_vector(from + p * size + i);
-        store_vector(weight + k * width + i, sum, n);
-      });
+      const int64_t row = k / s.small_channels * parts * s.small_channels + k % s.small_channels;
+      add_parts(&sums[size_t(row * stride)], parts, size, width, weight + k * width);
     }
   });
 }

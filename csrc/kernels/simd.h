@@ -142,6 +142,11 @@ FV_HD void part(VecOf<A, Isa> low, VecOf<A, Isa> high, VecOf<A, Isa>& even, VecO
   even = __builtin_shufflevector(low.raw, high.raw, (2 * kLane)...);
   odd = __builtin_shufflevector(low.raw, high.raw, (2 * kLane + 1)...);
 }
+template <class To, class From>
+FV_HD void copy_numbers(const From* from, int64_t count, To* to) {
+  static_assert(std::is_same_v<Accum<To>, Accum<From>>);
+  for_each_vector<Accum<To>>(count, [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
+}
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Blocks of vectors are in registers.
 template <class To, class From>
 FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride) {

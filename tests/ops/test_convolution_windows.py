@@ -13,7 +13,8 @@ from torch.nn import functional
 @pytest.mark.parametrize("dtype", ALL_DTYPES)
 @pytest.mark.parametrize("extra", [(0, 0), (1, 0), (0, 1)])
 @pytest.mark.parametrize(
-    ("groups", "channels", "kernel"), [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (2, 1), (2, 5))]
+    ("groups", "channels", "kernel"),
+    [(1, (5, 9), (2, 2)), (2, (3, 2), (3, 2)), (1, (2, 1), (2, 5)), (1, (2, 3), (5, 7))],
 )
 def test_transposed(backend, format, dtype, extra, groups, channels, kernel):
     problem = {"seed": 0, "batch": 2, "size": (7, 19), "groups": groups, "channels": channels, "kernel": kernel}

@@ -1,5 +1,7 @@
 """What algorithm="auto" of the convolutions takes."""
 
+from functools import partial
+
 import pytest
 import torch
 from fastvision import nn, ops
@@ -16,8 +18,9 @@ def test_each_gradient_is_chosen_by_itself(format):
     x = x.to(memory_format=format).requires_grad_()
     for weight, stride, groups in ((w, 3, 1), (up, 8, 2)):
         weight.requires_grad_()
-        torch.autograd.gradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
-        torch.autograd.gradgradcheck(lambda *t: ops.conv_transpose2d(*t, None, stride, groups=groups), (x, weight))  # noqa: B023
+        f = partial(ops.conv_transpose2d, stride=stride, groups=groups)
+        torch.autograd.gradcheck(f, (x, weight))
+        torch.autograd.gradgradcheck(f, (x, weight))
     far = (torch.randn(2, 1, 2, 2, generator=g, dtype=torch.float64)).requires_grad_()
     torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 1, 8, 8, 2), (x, far))
     torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 3), (x, w))

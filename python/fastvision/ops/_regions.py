@@ -1,6 +1,7 @@
 """What the region ops share: boxes as one tensor or one per image, output sizes, memory formats."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,3 +88,11 @@ def check_rois(
 def refuse_box_gradient(op: str, asked: bool, name: str = "boxes") -> None:
     if asked:
         raise RuntimeError(f"{op}: {name}: no gradient; detach() them")
+
+
+def save_argmax(ctx: Any, input: Tensor, rois: Tensor, argmax: Tensor) -> None:
+    """For the gradient of a maximum: what it needs besides the numbers."""
+    ctx.save_for_backward(rois, argmax)
+    ctx.mark_non_differentiable(argmax)
+    ctx.shape = input.shape
+    ctx.channels_last = is_channels_last(input)

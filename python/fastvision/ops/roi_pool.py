@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from .. import _lib
-from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
+from ._regions import (
+    as_rois,
+    check_rois,
+    is_channels_last,
+    new_features,
+    output_size_pair,
+    refuse_box_gradient,
+    save_argmax,
+)
 
 _op = _lib.Op("roi_pool")
 _backward_op = _lib.Op("roi_pool_backward")
@@ -74,10 +82,7 @@ def _(
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     input, rois, ctx.scale, _, _ = inputs
-    ctx.save_for_backward(rois, output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.shape = input.shape
-    ctx.channels_last = is_channels_last(input)
+    save_argmax(ctx, input, rois, output[1])
 
 
 def _backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
