@@ -1,5 +1,5 @@
-// Which kernel a convolution takes. One channel per group: depthwise.h in channels_last, depthwise_planes.h and
-// depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW,
+// Which kernel a convolution takes. One channel per group: depthwise.h and depthwise_runs.h in channels_last,
+// depthwise_planes.h and depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW,
 // pixel_shuffle_last.h in channels_last. Taps far apart: convolution_direct.h. All others: convolution_rows.h,
 // of weights convolution_product.h.
 #include "convolution.h"
@@ -12,6 +12,7 @@
 #include "convolution_rows.h"
 #include "depthwise.h"
 #include "depthwise_planes.h"
+#include "depthwise_runs.h"
 #include "depthwise_wide.h"
 #include "factors.h"
 #include "pixel_shuffle.h"
@@ -81,6 +82,7 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
       return Winograd<Isa>(winograd_scatter(s), small, weight, bias, large)(exec);
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.large_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
+  if (has_runs(s)) return scatter_runs(s, small, by_tap(s, wide.at).data(), of_bias, large, exec);
   if (is_depthwise_last(s))
     return depthwise_rows(s, small_layout(s), large_layout(s), scattered_axes(s), small, wide.at, of_bias, large, exec);
   if (is_depthwise_planes(s) && wide.finite)

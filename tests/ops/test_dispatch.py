@@ -31,8 +31,13 @@ SIDE_BY_SIDE_CHOICES = [  # which, channels of the weight, groups, kernel, size,
     ("scatter", (64, 257), 1, (2, 2), (16, 32), torch.float32, False, False),
     ("scatter", (64, 256), 1, (2, 2), (7, 73), torch.float32, False, False),
     ("scatter", (64, 256), 1, (3, 3), (7, 73), torch.float32, True, False),
-    ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.float64, True, False),
-    ("scatter", (64, 129), 1, (2, 2), (16, 32), torch.float64, False, False),
+    ("scatter", (64, 64), 1, (2, 2), (15, 32), torch.float64, True, False),
+    ("scatter", (64, 65), 1, (2, 2), (15, 32), torch.float64, False, False),
+    ("scatter", (64, 64), 1, (3, 3), (15, 32), torch.float64, False, False),
+    ("scatter", (64, 128), 1, (2, 2), (128, 256), torch.float64, True, True),
+    ("scatter", (64, 129), 1, (2, 2), (128, 256), torch.float64, False, False),
+    ("gather", (64, 128), 1, (2, 2), (128, 256), torch.float64, True, True),
+    ("gather", (64, 64), 2, (2, 2), (128, 256), torch.float64, True, False),
     ("scatter", (64, 128), 1, (2, 2), (16, 32), torch.bfloat16, False, False),
     ("gather", (64, 32), 1, (2, 2), (128, 256), torch.float32, True, False),
     ("product", (64, 32), 1, (2, 2), (128, 256), torch.float64, True, True),
@@ -102,11 +107,21 @@ DEPTHWISE_CHOICES = [  # which, format, kernel, size, stride, dilation, dtype, t
     ("product", torch.contiguous_format, 5, 14, 1, 1, torch.float32, True),
     ("product", torch.channels_last, 7, 14, 2, 1, torch.float32, True),
     ("product", torch.contiguous_format, 3, 14, 2, 1, torch.float32, False),
-    ("scatter", torch.channels_last, 3, 14, 2, 1, torch.float16, True),
+    ("scatter", torch.channels_last, 3, 14, 2, 1, torch.bfloat16, True),
     ("scatter", torch.channels_last, 3, 14, 2, 1, torch.float32, False),
     ("gather", torch.contiguous_format, 3, 14, 1, 2, torch.float32, True),
     ("gather", torch.channels_last, 3, 14, 1, 2, torch.float32, False),
     ("gather", torch.contiguous_format, 3, 14, 2, 2, torch.float32, False),
+    ("scatter", torch.channels_last, 8, 14, 4, 1, torch.float32, True),
+    ("scatter", torch.channels_last, 4, 14, 2, 1, torch.float32, False),
+    ("scatter", torch.channels_last, 9, 14, 4, 1, torch.float32, False),
+    ("scatter", torch.contiguous_format, 9, 14, 4, 1, torch.float32, True),
+    ("gather", torch.channels_last, 8, 14, 4, 1, torch.float32, False),
+    ("gather", torch.channels_last, 3, 14, 1, 1, torch.float64, True),
+    ("product", torch.contiguous_format, 3, 14, 2, 1, torch.float64, True),
+    ("scatter", torch.channels_last, 3, 14, 1, 1, torch.float16, True),
+    ("product", torch.contiguous_format, 3, 14, 2, 1, torch.float16, True),
+    ("gather", torch.channels_last, 3, 14, 1, 1, torch.float16, False),
 ]
 
 
@@ -117,3 +132,41 @@ def test_auto_of_one_channel_per_group(choice):
     weight = torch.empty(8, 1, kernel, kernel, dtype=dtype)
     padding = dilation * (kernel // 2)
     assert own_is_faster(which, x, weight, (stride, stride, padding, padding, dilation, dilation), 8) == taken
+
+
+HALF_CHOICES = [  # which, channels of the weight, groups, kernel, size, taken
+    ("product", (8, 8), 1, (3, 3), (5, 5), True),
+    ("product", (8, 4), 2, (1, 1), (5, 5), True),
+    ("scatter", (8, 4), 2, (3, 3), (5, 5), True),
+    ("gather", (8, 4), 2, (2, 2), (16, 32), False),
+    ("scatter", (8, 8), 1, (4, 4), (8, 16), True),
+    ("scatter", (8, 8), 1, (4, 4), (7, 18), False),
+    ("gather", (8, 8), 1, (2, 2), (16, 32), True),
+    ("gather", (8, 8), 1, (2, 2), (7, 73), False),
+    ("gather", (8, 8), 1, (4, 4), (16, 32), False),
+    ("gather", (8, 3), 1, (2, 2), (16, 32), False),
+]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("choice", HALF_CHOICES)
+def test_auto_in_float16(choice, format):
+    which, channels, groups, kernel, size, taken = choice
+    x = torch.empty(2, 8, *size, dtype=torch.float16).to(memory_format=format)
+    weight = torch.empty(*channels, *kernel, dtype=torch.float16)
+    assert own_is_faster(which, x, weight, (*kernel, 0, 0, 1, 1), groups) == taken
+    always = which == "product" or (which == "scatter" and groups > 1)
+    assert own_is_faster(which, x, weight, (1, 1, 0, 0, 1, 1), groups) == always
+
+
+def test_gradients_of_weights_in_float16():
+    """torch's take hundreds of times as long: for their sake the result is also an own one."""
+    x, weight = (torch.rand(*shape, dtype=torch.float16) for shape in ((1, 16, 20, 20), (16, 16, 3, 3)))
+    assert "Convolution" in type(ops.conv2d(x.clone().requires_grad_(), weight).grad_fn).__name__
+    weight.requires_grad_()
+    out = ops.conv2d(x, weight)
+    assert "Convolution" not in type(out.grad_fn).__name__
+    (grad,) = torch.autograd.grad(out.sum(), weight)
+    wide = weight.detach().double().requires_grad_()
+    (expected,) = torch.autograd.grad(torch.conv2d(x.double(), wide).sum(), wide)
+    torch.testing.assert_close(grad, expected.half())

@@ -26,11 +26,13 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True  # torch 2.13 may crash
     if torch.compiler.is_exporting():
         return False  # an exported program may run elsewhere
-    channels_last, wide = is_channels_last(input), input.dtype in (torch.float32, torch.float64)
+    if _is_slow_in_torch(which, input.dtype, groups, depthwise):
+        return True
+    channels_last, wide = is_channels_last(input), input.dtype == torch.float32
     if not depthwise:
         if which != "product" and _is_winograd(input, weight, geometry, groups):
             return True
-        side_by_side = wide and has_windows_side_by_side(weight, geometry)
+        side_by_side = has_windows_side_by_side(weight, geometry)
         return side_by_side and _is_faster_side_by_side(which, input, weight, groups, channels_last)
     unit_stride = max(geometry[:2]) == 1
     if dilation > 1:
@@ -48,13 +50,15 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return False
     if which == "gather":
         return stride >= (8 if wide else 16) and not channels_last
-    return not (which == "scatter" and channels_last and wide)
+    has_runs = stride >= 4 and all(size <= 2 * step for size, step in zip(kernel, geometry))
+    return not (which == "scatter" and channels_last and wide) or has_runs
 
 
 def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
     """Whether the own kernel is worth it for the sake of a gradient: torch's result has torch's gradients."""
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    if not torch.is_grad_enabled() or not (depthwise or has_windows_side_by_side(weight, geometry)):
+    slow = input.device.type == "cpu" and _is_slow_in_torch("product", input.dtype, groups, depthwise)
+    if not torch.is_grad_enabled() or not (depthwise or slow or has_windows_side_by_side(weight, geometry)):
         return False
     by_input: Map = "scatter" if which == "gather" else "gather"
     problem = (input, weight, geometry, groups)
@@ -82,18 +86,35 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
 
 
+def _is_slow_in_torch(which: Map, dtype: torch.dtype, groups: int, depthwise: bool) -> bool:
+    """What oneDNN has no kernels for: gradients in float16 take hundreds of times as long."""
+    if dtype == torch.float16:
+        return which == "product" or (which == "scatter" and groups > 1)
+    return dtype == torch.float64 and depthwise
+
+
 def _is_faster_side_by_side(which: Map, input: Tensor, weight: Tensor, groups: int, channels_last: bool) -> bool:
     kernel, small, large = list(weight.shape[2:]), weight.shape[0] // groups, weight.shape[1]
-    pixels = input.shape[2] * input.shape[3]
-    if which == "scatter" and not channels_last:
-        many = pixels >= 512 or input.shape[0] * pixels >= 3072
-        return large * input.element_size() <= 1024 and (max(kernel) > 2 or many)
-    if kernel != [2, 2] or min(small, large) < 32 or (channels_last and (which != "product" or groups > 1)):
+    pixels, two_by_two = input.shape[2] * input.shape[3], kernel == [2, 2]
+    many = pixels >= 2**14 and input.shape[1] * pixels >= 2**22  # numbers that no near cache holds
+    if input.dtype == torch.float16:
+        if which == "gather":
+            return groups == 1 and two_by_two and min(small, large) >= 8 and pixels >= 512
+        return groups == 1 and input.shape[0] * pixels >= 256
+    if input.dtype == torch.float64:
+        if which == "scatter" and not channels_last and two_by_two and large <= 64:
+            return True
+        most = 64 if which == "product" else 128
+        return two_by_two and many and min(small, large) >= 32 and large <= most and not (channels_last and groups > 1)
+    if input.dtype != torch.float32:
         return False
-    if channels_last and input.dtype == torch.float32:
-        return large <= 256 and pixels >= 2**12
-    # Numbers that no near cache holds.
-    return large * input.element_size() <= 512 and pixels >= 2**14 and input.shape[1] * pixels >= 2**22
+    if which == "scatter" and not channels_last:
+        return large <= 256 and (max(kernel) > 2 or pixels >= 512 or input.shape[0] * pixels >= 3072)
+    if not two_by_two or min(small, large) < 32:
+        return False
+    if channels_last:
+        return which == "product" and groups == 1 and large <= 256 and pixels >= 2**12
+    return large <= 128 and many
 
 
 def has_windows_side_by_side(weight: Tensor, geometry: Sequence[int]) -> bool:
