@@ -77,19 +77,17 @@ FV_HD bool each_element(const MaxUnpoolShape& s, const Placer<Index>& placer, co
 
 template <class T, class Index>
 bool fill_row_of_windows(const MaxUnpoolShape& s, const T* input, const Index* index, int64_t y, T* out) {
-  T* const to = out + 2 * y * s.out_w;
-  const TwoByTwo windows{s.width, s.out_w};
-  if (!fill_two_by_two(windows, input + y * s.width, index + y * s.width, y, to)) return false;
-  for (T* row : {to, to + s.out_w}) memset(row + 2 * s.width, 0, size_t(s.out_w - 2 * s.width) * sizeof(T));
-  const Places own = places_of_rows(s, y, y + 1);
-  const int64_t done = (2 * y + 2) * s.out_w;
-  memset(out + done, 0, size_t(own.end - done) * sizeof(T));
+  const int64_t row = s.out_w * s.channels, filled = 2 * s.in_row();
+  T* const to = out + 2 * y * row;
+  const TwoByTwo windows{s.width, s.out_w, s.channels};
+  if (!fill_two_by_two(windows, input + y * s.in_row(), index + y * s.in_row(), y, to)) return false;
+  for (T* rest : {to + filled, to + row + filled}) memset(rest, 0, size_t(row - filled) * sizeof(T));
+  const int64_t end = places_of_rows(s, y, y + 1).end * s.channels, done = (2 * y + 2) * row;
+  memset(out + done, 0, size_t(end - done) * sizeof(T));
   return true;
 }
 
-bool is_two_by_two(const MaxUnpoolShape& s) {
-  return TwoByTwo::fits(s.g, s.channels, s.height, s.width, s.out_h, s.out_w);
-}
+bool is_two_by_two(const MaxUnpoolShape& s) { return TwoByTwo::fits(s.g, s.height, s.width, s.out_h, s.out_w); }
 
 template <class T, class Index>
 bool fill_rows(const MaxUnpoolShape& s, const Placer<Index>& placer, const T* input, const Index* index, int64_t y0,
@@ -105,8 +103,8 @@ template <class T, class Index>
 bool gather_rows(const MaxUnpoolShape& s, const Placer<Index>& placer, const T* grad, const Index* index, int64_t y0,
                  int64_t y1, std::vector<int64_t>& owners, T* grad_input) {
   if (y1 == y0 + 1 && is_two_by_two(s) &&
-      gather_two_by_two(TwoByTwo{s.width, s.out_w}, grad + 2 * y0 * s.out_w, index + y0 * s.width, y0,
-                        grad_input + y0 * s.width))
+      gather_two_by_two(TwoByTwo{s.width, s.out_w, s.channels}, grad + 2 * y0 * s.out_w * s.channels,
+                        index + y0 * s.in_row(), y0, grad_input + y0 * s.in_row()))
     return true;
   const Places own = places_of_rows(s, y0, y1);
   const bool apart = s.g.stride_y >= s.g.kernel_y && s.g.stride_x >= s.g.kernel_x;

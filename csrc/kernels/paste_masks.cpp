@@ -53,7 +53,7 @@ void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uin
         for (; i + kLanes<A> <= across; i += kLanes<A>) {
           const Vec<A> w = Vec<A>::load(&weight[i]);
           const Vec<A> v = blend(gather(row.data(), &low[i]), gather(row.data(), &high[i]), w);
-          store_bytes(line + i, v > Vec<A>(A(s.threshold)));
+          store_bytes<A>(line + i, (v > Vec<A>(A(s.threshold))).raw & 1, kLanes<A>);
         }
         for (; i < across; ++i) line[i] = blend(row[low[i]], row[high[i]], weight[i]) > A(s.threshold);
         if (!s.packed) continue;

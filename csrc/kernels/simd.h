@@ -111,14 +111,7 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
 #endif
 }
 
-// Lanes that lie `stride` apart in memory.
-template <class T>
-FV_HD Vec<Accum<T>> load_strided(const T* p, int64_t stride, int64_t n) {
-  if (stride == 1) return n == Vec<Accum<T>>::kLanes ? load_vector(p) : load_vector(p, n);
-  Accum<T> lanes[Vec<Accum<T>>::kLanes] = {};
-  for (int64_t i = 0; i < n; ++i) lanes[i] = to_accum(p[i * stride]);
-  return Vec<Accum<T>>::load(lanes);
-}
+// Puts lanes `stride` apart into memory.
 template <class T>
 FV_HD void store_strided(T* p, int64_t stride, Vec<Accum<T>> v, int64_t n) {
   if (stride == 1) return n == Vec<Accum<T>>::kLanes ? store_vector(p, v) : store_vector(p, v, n);
@@ -141,6 +134,23 @@ FV_HD void part(VecOf<A, Isa> low, VecOf<A, Isa> high, VecOf<A, Isa>& even, VecO
                 std::integer_sequence<int, kLane...>) {
   even = __builtin_shufflevector(low.raw, high.raw, (2 * kLane)...);
   odd = __builtin_shufflevector(low.raw, high.raw, (2 * kLane + 1)...);
+}
+// Lanes that lie `stride` apart in memory.
+template <class T>
+FV_HD Vec<Accum<T>> load_strided(const T* p, int64_t stride, int64_t n) {
+  using V = Vec<Accum<T>>;
+  if (stride == 1) return n == V::kLanes ? load_vector(p) : load_vector(p, n);
+  if (stride == 2 && n > 0) {
+    const int64_t reach = 2 * n - 1, behind = reach - V::kLanes;
+    const V low = behind >= 0 ? load_vector(p) : load_vector(p, reach);
+    V even, odd;
+    part(low, behind > 0 ? load_vector(p + V::kLanes, behind) : V(Accum<T>(0)), even, odd,
+         std::make_integer_sequence<int, V::kLanes>());
+    return even;
+  }
+  Accum<T> lanes[V::kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = to_accum(p[i * stride]);
+  return V::load(lanes);
 }
 template <class To, class From>
 FV_HD void copy_numbers(const From* from, int64_t count, To* to) {
@@ -213,12 +223,38 @@ FV_HD void store_indices(int32_t* p, IndexVec<A> index) {
   memcpy(p, &narrow, sizeof narrow);
 }
 
-// A byte per lane, 0 or 1.
-template <class A, class Isa>
-FV_HD void store_bytes(uint8_t* p, MaskOf<A, Isa> m) {
-  typedef uint8_t Bytes __attribute__((vector_size(VecOf<A, Isa>::kLanes)));
-  const Bytes bytes = __builtin_convertvector(m.raw, Bytes) & 1;
-  memcpy(p, &bytes, sizeof bytes);
+// A byte per lane. Twice as wide or half as wide at a time: other conversions GCC 12 makes one by one.
+template <class A>
+struct LanesAsBytes {
+  typedef uint8_t Bytes __attribute__((vector_size(Vec<A>::kLanes)));
+  typedef uint16_t Halves __attribute__((vector_size(2 * Vec<A>::kLanes)));
+  typedef uint32_t Words __attribute__((vector_size(4 * Vec<A>::kLanes)));
+};
+template <class A>
+FV_HD IndexVec<A> load_bytes(const uint8_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4)
+    return IndexVec<A>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == 4)
+    return IndexVec<A>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#endif
+  typename LanesAsBytes<A>::Bytes bytes;
+  memcpy(&bytes, p, sizeof bytes);
+  const auto halves = __builtin_convertvector(bytes, typename LanesAsBytes<A>::Halves);
+  return __builtin_convertvector(__builtin_convertvector(halves, typename LanesAsBytes<A>::Words), IndexVec<A>);
+}
+template <class A>
+FV_HD void store_bytes(uint8_t* p, IndexVec<A> lanes, int64_t n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4)
+    return _mm_mask_storeu_epi8(p, __mmask16((1u << n) - 1), _mm512_cvtepi32_epi8(__m512i(lanes)));
+#endif
+  const auto words = __builtin_convertvector(lanes, typename LanesAsBytes<A>::Words);
+  const auto halves = __builtin_convertvector(words, typename LanesAsBytes<A>::Halves);
+  const auto bytes = __builtin_convertvector(halves, typename LanesAsBytes<A>::Bytes);
+  if (n == Vec<A>::kLanes) memcpy(p, &bytes, sizeof bytes);
+  else memcpy(p, &bytes, size_t(n));
 }
 
 // values[index] for every lane.
