@@ -4,9 +4,11 @@
 #include "gram_matrix.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "product.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {
@@ -64,6 +66,60 @@ void add_triangle(int64_t channels, int64_t depth, Factor<A> x, const A* y, A* s
   pack(next, ceil_div(channels, kRows) * kRows, kTile, packed_next);
 }
 
+// Products of few channels: rows of pixels, 4 by 4 of them at a time with their sums in registers.
+constexpr int64_t kFewChannels = 32, kFewPixels = 1024;
+constexpr int64_t kFewStride = kFewPixels + 16;  // rows at powers of two drive each other from the cache
+
+template <int kRows, int kColumns, class A>
+void add_dot_products(const A* x, int64_t x_stride, const A* y, int64_t y_stride, int64_t pixels, A* sums,
+                      int64_t stride) {
+  Vec<A> sum[kRows][kColumns];
+  unrolled<kRows>([&](auto r) FV_INLINE { unrolled<kColumns>([&](auto c) FV_INLINE { sum[r][c] = Vec<A>(A(0)); }); });
+  for_each_vector<A>(pixels, [&](int64_t i, int, auto n) FV_INLINE {
+    Vec<A> of_y[kColumns];
+    unrolled<kColumns>([&](auto c) FV_INLINE { of_y[c] = load_vector(y + c * y_stride + i, n); });
+    unrolled<kRows>([&](auto r) FV_INLINE {
+      const Vec<A> of_x = load_vector(x + r * x_stride + i, n);
+      unrolled<kColumns>([&](auto c) FV_INLINE { sum[r][c] = multiply_add(of_x, of_y[c], sum[r][c]); });
+    });
+  });
+  unrolled<kRows>([&](auto r) FV_INLINE {
+    unrolled<kColumns>([&](auto c) FV_INLINE { sums[r * stride + c] += sum_of(sum[r][c]); });
+  });
+}
+
+// All products of an image over one part of the pixels.
+template <class T>
+void sum_few(const GramShape& s, int64_t part, const T* x, const T* y, std::vector<Accum<T>>& scratch,
+             Accum<T>* partial) {
+  using A = Accum<T>;
+  scratch.resize(size_t(2 * kFewChannels * kFewStride));
+  std::fill_n(partial, s.rows * s.columns, A(0));
+  const int64_t first = part * s.pixels_per_part(), end = min_of(first + s.pixels_per_part(), s.pixels);
+  for (int64_t p = first; p < end; p += kFewPixels) {
+    const int64_t pixels = min_of(kFewPixels, end - p);
+    const auto rows_of = [&](const T* features, int64_t channels, A* to) {
+      if (s.channels_last) {
+        transpose(features + p * channels, channels, pixels, channels, to, kFewStride);
+        return Factor<A>{to, kFewStride, 1};
+      }
+      if constexpr (std::is_same_v<T, A>) return Factor<A>{features + p, s.pixels, 1};
+      for (int64_t c = 0; c < channels; ++c) copy_numbers(features + c * s.pixels + p, pixels, to + c * kFewStride);
+      return Factor<A>{to, kFewStride, 1};
+    };
+    const Factor<A> of_x = rows_of(x, s.rows, scratch.data());
+    const Factor<A> of_y = s.symmetric ? of_x : rows_of(y, s.columns, scratch.data() + kFewChannels * kFewStride);
+    for (int64_t r = 0; r < s.rows; r += 4)
+      for (int64_t c = s.symmetric ? r : 0; c < s.columns; c += 4)
+        with_constant(s.rows - r, [&](auto rows) {
+          with_constant(s.columns - c, [&](auto columns) {
+            add_dot_products<rows(), columns()>(of_x.at + r * of_x.by_row, of_x.by_row, of_y.at + c * of_y.by_row,
+                                                of_y.by_row, pixels, partial + r * s.columns + c, s.columns);
+          });
+        });
+  }
+}
+
 template <int64_t kBlock, class T>
 void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* y, std::vector<Accum<T>>& scratch,
                Accum<T>* partial) {
@@ -113,13 +169,16 @@ void sum_piece(const GramShape& s, const GramPiece& piece, const T* x, const T* 
 
 template <int64_t kBlock, class T, class Isa>
 void sum_blocks(const GramShape& s, const T* x, const T* y, Accum<T>* partial, const Cpu<Isa>& exec) {
+  using A = Accum<T>;
   const int64_t parts = s.parts();
   exec(s.batch * s.tiles(kBlock) * parts, 1, [&](int64_t begin, int64_t end) {
     std::vector<Accum<T>> scratch;
     for (int64_t k = begin; k < end; ++k) {
       const GramPiece piece = gram_piece<kBlock>(s, k, parts);
-      sum_piece<kBlock>(s, piece, x + piece.image * s.rows * s.pixels, y + piece.image * s.columns * s.pixels, scratch,
-                        partial + piece.part * s.results() + piece.image * s.rows * s.columns);
+      const T *const of_x = x + piece.image * s.rows * s.pixels, *const of_y = y + piece.image * s.columns * s.pixels;
+      A* const sums = partial + piece.part * s.results() + piece.image * s.rows * s.columns;
+      if (max_of(s.rows, s.columns) <= kFewChannels) sum_few(s, piece.part, of_x, of_y, scratch, sums);
+      else sum_piece<kBlock>(s, piece, of_x, of_y, scratch, sums);
     }
   });
 }
