@@ -1,122 +1,21 @@
 // Forward: the parts of the maps that regions read are packed once as (pixels, a few vectors of channels), small enough
-// for the second cache and the same for both layouts. Then vectors of channels walk the pixels of each bin with their
-// running maximum and its pixel; for NCHW the bins of a region are transposed. Bound by the bytes of output and argmax.
-// Backward: a task owns channels of an image and goes through the regions in order, so sums have a fixed order. Bound
-// by the additions, each to another place of its plane.
+// for the second cache and the same for both layouts (roi_pool_maps.h). Then vectors of channels walk the pixels of
+// each bin with their running maximum and its pixel; for NCHW the bins of a region are transposed. Few or small regions
+// are read where they lie. Bound by the bytes of output and argmax. Backward: a task owns channels of an image and goes
+// through the regions in order, so sums have a fixed order. Bound by the additions, each to another place of its plane.
 #include "roi_pool.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "roi_pool_maps.h"
 #include "simd.h"
 
 namespace fastvision {
 namespace {
 
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
-constexpr int kVectors = 4;
-template <class A>
-constexpr int64_t kChannels = kVectors * kLanes<A>;  // of a task
-constexpr int64_t kResults = 1 << 17;                // of a group of regions
-constexpr int64_t kBins = 64;                        // that are transposed at a time
-
-template <class A>
-using Range = typename PoolAxis<A>::Range;
-
-// The pixels of the bins of all regions.
-template <class A>
-struct Regions {
-  std::vector<int64_t> image;   // -1: the output is zero
-  std::vector<Range<A>> edges;  // of each region: its rows of bins, then its columns of bins
-  int64_t out_h, out_w;
-
-  Regions(const RoiPoolShape& s, const A* rois) : out_h(s.out_h), out_w(s.out_w) {
-    image.reserve(size_t(s.rois));
-    edges.reserve(size_t(s.rois * (out_h + out_w)));
-    for (int64_t r = 0; r < s.rois; ++r) {
-      const PoolRoi<A> roi = load_pool_roi(rois, s, r);
-      image.push_back(roi.is_zero() ? -1 : roi.image);
-      for (int64_t p = 0; p < out_h; ++p) edges.push_back(roi.is_zero() ? Range<A>{0, 0} : roi.y.pixels_of(p));
-      for (int64_t p = 0; p < out_w; ++p) edges.push_back(roi.is_zero() ? Range<A>{0, 0} : roi.x.pixels_of(p));
-    }
-  }
-  const Range<A>* rows(int64_t r) const { return edges.data() + r * (out_h + out_w); }
-  const Range<A>* columns(int64_t r) const { return rows(r) + out_h; }
-};
-
-// The parts of all maps that regions read, in the accumulation type: for each image (chunk of channels, pixel,
-// channel).
-template <class A>
-struct PackedMaps {
-  struct Window {
-    Range<A> rows, columns;
-    int64_t offset;  // in values
-    int64_t width() const { return columns.end - columns.begin; }
-    int64_t pixels() const { return (rows.end - rows.begin) * width(); }
-  };
-  int64_t chunks;
-  std::vector<Window> windows;  // of each image
-  std::vector<A> values;
-  std::vector<char> nan;  // of each image and chunk: whether one of its values is NaN
-
-  PackedMaps(const RoiPoolShape& s, const Regions<A>& regions) : chunks(ceil_div(s.channels, kChannels<A>)) {
-    windows.assign(size_t(s.batch), {{s.height, 0}, {s.width, 0}, 0});
-    nan.resize(size_t(s.batch * chunks));
-    const auto extend = [](Range<A>& all, const Range<A>* edges, int64_t count) {
-      all = {min_of(all.begin, edges[0].begin), max_of(all.end, edges[count - 1].end)};
-    };
-    for (int64_t r = 0; r < s.rois; ++r) {
-      if (regions.image[size_t(r)] < 0) continue;
-      Window& w = windows[size_t(regions.image[size_t(r)])];
-      extend(w.rows, regions.rows(r), s.out_h);
-      extend(w.columns, regions.columns(r), s.out_w);
-    }
-    int64_t size = 0;
-    for (Window& w : windows) {
-      if (w.rows.end <= w.rows.begin || w.columns.end <= w.columns.begin) w.rows = w.columns = {0, 0};
-      w.offset = size;
-      size += w.pixels() * chunks * kChannels<A>;
-    }
-    values.resize(size_t(size));
-  }
-  template <class T>
-  void pack(const RoiPoolShape& s, const T* input, int64_t image, int64_t chunk) {
-    const Window& w = windows[size_t(image)];
-    const int64_t first = chunk * kChannels<A>, channels = min_of(kChannels<A>, s.channels - first);
-    const T* plane = input + s.image_offset(image) + first * s.channel_stride();
-    A* to = values.data() + w.offset + chunk * w.pixels() * kChannels<A>;
-    bool found = false;
-    for (int64_t y = w.rows.begin; y < w.rows.end; ++y, to += w.width() * kChannels<A>) {
-      const T* from = plane + (y * s.width + w.columns.begin) * s.pixel_stride();
-      if (!s.channels_last) transpose(from, s.pixels(), channels, w.width(), to, kChannels<A>);
-      for (int64_t x = 0; x < w.width(); ++x)
-        for (int64_t c = 0; c < channels; c += kLanes<A>) {
-          A* const p = to + x * kChannels<A> + c;
-          const int64_t count = min_of(kLanes<A>, channels - c);
-          if (s.channels_last) load_strided(from + x * s.channels + c, 1, count).store(p);
-          const Vec<A> v = Vec<A>::load(p);
-          found = found || any(!(v == v));
-        }
-    }
-    nan[size_t(image * chunks + chunk)] = found;
-  }
-};
-
-// A map of kChannels channels.
-template <class A>
-struct PackedMap {
-  const A* values;
-  int64_t top, left, width;  // of the window
-  int64_t map_width;
-
-  PackedMap(const PackedMaps<A>& all, int64_t image, int64_t chunk, int64_t full_width) : map_width(full_width) {
-    const auto& w = all.windows[size_t(image)];
-    top = w.rows.begin, left = w.columns.begin, width = w.width();
-    values = all.values.data() + w.offset + chunk * w.pixels() * kChannels<A>;
-  }
-  const A* at(int64_t y, int64_t x) const { return values + ((y - top) * width + x - left) * kChannels<A>; }
-};
+constexpr int64_t kResults = 1 << 17;  // of a group of regions
+constexpr int64_t kBins = 64;          // that are transposed at a time
 
 // The maxima of one bin and their pixels, for kCount vectors of channels.
 template <int kCount, bool kNan, class A>
@@ -131,7 +30,7 @@ FV_HD void pool_bin(const PackedMap<A>& map, Range<A> rows, Range<A> columns, in
   }
   for (int64_t y = rows.begin; y < rows.end; ++y) {
     p = map.at(y, columns.begin) + channel;
-    for (int64_t x = columns.begin; x < columns.end; ++x, p += kChannels<A>)
+    for (int64_t x = columns.begin; x < columns.end; ++x, p += kCount == kVectors ? kChannels<A> : map.stride)
       for (int v = 0; v < kCount; ++v) {
         const Vec<A> value = Vec<A>::load(p + v * kLanes<A>);
         auto wins = value > best[v];
@@ -187,6 +86,37 @@ void pool_region(const RoiPoolShape& s, const PackedMap<Accum<T>>& map, const Ra
   }
 }
 
+// All channels of one region, from the map itself.
+template <class T>
+void pool_in_place(const RoiPoolShape& s, const T* image, const Range<Accum<T>>* rows, const Range<Accum<T>>* columns,
+                   T* out, int32_t* argmax) {
+  using A = Accum<T>;
+  for (int64_t bin = 0; bin < s.bins(); ++bin) {
+    const Range<A> y = rows[bin / s.out_w], x = columns[bin % s.out_w];
+    const bool empty = y.end <= y.begin || x.end <= x.begin;
+    for (int64_t c = 0; c < s.channels; c += kLanes<A>) {
+      const int64_t count = min_of(kLanes<A>, s.channels - c), first = y.begin * s.width + x.begin;
+      const auto at = [&](int64_t pixel) {
+        return load_strided(image + c * s.channel_stride() + pixel * s.pixel_stride(), s.channel_stride(), count);
+      };
+      Vec<A> best = empty ? Vec<A>(A(0)) : at(first);
+      IndexVec<A> where = all_lanes<A>(empty ? -1 : first);
+      for (int64_t row = y.begin; row < y.end; ++row)
+        for (int64_t pixel = row * s.width + x.begin; pixel < row * s.width + x.end; ++pixel) {
+          const Vec<A> value = at(pixel);
+          const auto wins = either(value > best, both(!(value == value), best == best));
+          best = select(wins, value, best);
+          where = select(wins, pixel, where);
+        }
+      const int64_t to = bin * (s.channels_last ? s.channels : 1) + c * s.out_channel_stride();
+      store_strided(out + to, s.out_channel_stride(), best, count);
+      int32_t indices[kLanes<A>];
+      store_indices<A>(indices, where);
+      for (int64_t k = 0; k < count; ++k) argmax[to + k * s.out_channel_stride()] = indices[k];
+    }
+  }
+}
+
 // Adds the gradients of some channels of one region to their planes of sums.
 template <class T>
 void add_region(const RoiPoolShape& s, const T* grad, const int32_t* argmax, int64_t channels, Accum<T>* planes) {
@@ -218,6 +148,14 @@ void roi_pool(const RoiPoolShape& s, const T* input, const Accum<T>* rois, T* ou
   const int64_t per_roi = s.channels * s.bins();
   const Regions<A> regions(s, rois);
   PackedMaps<A> maps(s, regions);
+  if (!maps.pays(s, regions))
+    return exec(s.rois, 1 + 4096 / (per_roi + 1), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const T* const image = input + s.image_offset(max_of(regions.image[size_t(r)], int64_t(0)));
+        pool_in_place(s, image, regions.rows(r), regions.columns(r), out + r * per_roi, argmax + r * per_roi);
+      }
+    });
+  maps.allocate();
   exec(s.batch * maps.chunks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) maps.pack(s, input, i / maps.chunks, i % maps.chunks);
   });
