@@ -1,7 +1,7 @@
 // Which kernel a convolution takes. One channel per group: depthwise.h and depthwise_runs.h in channels_last,
-// depthwise_planes.h and depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW,
-// pixel_shuffle_last.h in channels_last. Taps far apart: convolution_direct.h. All others: convolution_rows.h,
-// of weights convolution_product.h.
+// depthwise_planes.h and depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them:
+// pixel_shuffle.h in NCHW, pixel_shuffle_last.h in channels_last. Taps far apart: convolution_direct.h. All others:
+// convolution_rows.h, of weights convolution_product.h.
 #include "convolution.h"
 
 #include <type_traits>

@@ -1,6 +1,7 @@
 // CPU: transposed convolution with one channel per group in channels_last, as in bilinear upsampling. The stride is at
-// least half the kernel: the pixels of the large map from one pixel of the small one to the next have the same sources,
-// and lie in memory as one run of (pixels, channels), as do the weights of their taps.
+// least half the kernel: the pixels of the large map from one pixel of the small one to the next have the same sources
+// (or two kinds of sources, where the last taps lack), and lie in memory as one run of (pixels, channels), as do the
+// weights of their taps.
 #pragma once
 
 #include <vector>
@@ -88,7 +89,8 @@ void scatter_runs(const ConvolutionShape& s, const T* small, const Accum<T>* wei
   std::vector<A> of_bias(size_t(size), A(0));
   if (bias) repeat(bias, channels, of_bias.data());
   const std::vector<Columns> all = columns_of(s);
-  const int64_t stride = s.stride_x * channels, step = max_of(kNear / stride, int64_t(4));  // of and in columns
+  const int64_t stride = s.stride_x * channels;             // of columns
+  const int64_t step = max_of(kNear / stride, int64_t(4));  // columns at a time
   const int64_t blocks = ceil_div(s.large_h + s.padding_y, s.stride_y);
   exec(s.batch * blocks, 1 + 16384 / (s.stride_y * s.large_w * channels + 1), [&](int64_t begin, int64_t end) {
     std::vector<A> pixels(size_t(2 * row));

@@ -93,7 +93,7 @@ template <class T>
 void sum_few(const GramShape& s, int64_t part, const T* x, const T* y, std::vector<Accum<T>>& scratch,
              Accum<T>* partial) {
   using A = Accum<T>;
-  scratch.resize(size_t(2 * kFewChannels * kFewStride));
+  if (s.channels_last || !std::is_same_v<T, A>) scratch.resize(size_t((s.rows + s.columns) * kFewStride));
   std::fill_n(partial, s.rows * s.columns, A(0));
   const int64_t first = part * s.pixels_per_part(), end = min_of(first + s.pixels_per_part(), s.pixels);
   for (int64_t p = first; p < end; p += kFewPixels) {
@@ -108,7 +108,7 @@ void sum_few(const GramShape& s, int64_t part, const T* x, const T* y, std::vect
       return Factor<A>{to, kFewStride, 1};
     };
     const Factor<A> of_x = rows_of(x, s.rows, scratch.data());
-    const Factor<A> of_y = s.symmetric ? of_x : rows_of(y, s.columns, scratch.data() + kFewChannels * kFewStride);
+    const Factor<A> of_y = s.symmetric ? of_x : rows_of(y, s.columns, scratch.data() + s.rows * kFewStride);
     for (int64_t r = 0; r < s.rows; r += 4)
       for (int64_t c = s.symmetric ? r : 0; c < s.columns; c += 4)
         with_constant(s.rows - r, [&](auto rows) {

@@ -24,7 +24,8 @@ FV_HD int64_t mark_of(const MaxPoolShape& s, int64_t ky, int64_t kx, const int64
 }
 template <class A>
 bool has_short_marks(const MaxPoolShape& s) {  // that a lane holds
-  return sizeof(A) == sizeof(int64_t) || s.g.kernel_y * s.g.dilation_y * s.width < INT32_MAX;
+  const int64_t down = (s.g.kernel_y - 1) * s.g.dilation_y, across = (s.g.kernel_x - 1) * s.g.dilation_x;
+  return sizeof(A) == sizeof(int64_t) || down * s.width + across <= INT32_MAX;
 }
 
 // Stores the marks of `count` lanes as indices. position: of tap 0 of the first in the plane; step: between lanes.
@@ -34,11 +35,24 @@ FV_HD void store_marks(const IndexVec<A>& marks, int64_t, int64_t, int64_t count
 }
 template <class A>
 FV_HD void store_marks(const IndexVec<A>& marks, int64_t position, int64_t step, int64_t count, int64_t* to) {
-  constexpr int kLanes = Vec<A>::kLanes;
+  using Wide = IndexVec<double>;
+  constexpr int kLanes = Vec<A>::kLanes, kWide = Vec<double>::kLanes;
+  typedef int32_t Narrow __attribute__((vector_size(kVectorBytes / 2)));
   int64_t positions[kLanes];
-  for (int k = 0; k < kLanes; ++k) positions[k] = marks[k] < 0 ? -1 : position + k * step + marks[k];
-  if (count == kLanes) memcpy(to, positions, sizeof positions);
-  else memcpy(to, positions, size_t(count) * sizeof *to);
+  for (int k = 0; k < kLanes; k += kWide) {
+    Wide mark;
+    if constexpr (sizeof(A) == 8) {
+      mark = marks;
+    } else {
+      Narrow narrow;
+      memcpy(&narrow, reinterpret_cast<const char*>(&marks) + k * sizeof(int32_t), sizeof narrow);
+      mark = __builtin_convertvector(narrow, Wide);
+    }
+    const Wide at = mark + lane_numbers<double>() * step + all_lanes<double>(position + k * step);
+    const Wide stored = mark < 0 ? all_lanes<double>(-1) : at;
+    memcpy(positions + k, &stored, sizeof stored);
+  }
+  memcpy(to, positions, size_t(count) * sizeof *to);
 }
 
 // The maxima of `count` windows or channels side by side. position: of tap 0 of the first one, which may be outside of
@@ -113,7 +127,7 @@ FV_HD MaskOf<A, FV_ISA> lanes_equal(const int64_t* index, int64_t wanted) {
   return {r};
 }
 
-// The windows over each place of an axis, by which tap.
+// The windows over each place of an axis, by which tap: -1 where the place lies between two taps.
 class WindowsOver {
  public:
   struct Window {
@@ -125,7 +139,7 @@ class WindowsOver {
       const Taps over = windows_over(at, kernel, stride, padding, dilation, windows);
       for (int64_t w = over.begin; w < over.end; ++w) {
         const int64_t distance = at - w * stride + padding;
-        if (distance % dilation == 0) windows_.push_back({w, distance / dilation});
+        windows_.push_back({w, distance % dilation == 0 ? distance / dilation : -1});
       }
       begin_.push_back(int64_t(windows_.size()));
     }
@@ -175,9 +189,11 @@ void gather_row(const MaxPoolShape& s, std::span<const WindowsOver::Window> rows
   for (int64_t x = 0; x < s.width; ++x, to += s.channels) {
     claims.clear();
     for (const auto& row : rows)
-      for (const auto& column : columns.at(x))
+      for (const auto& column : columns.at(x)) {
+        if (sizeof(Index) == 1 && min_of(row.tap, column.tap) < 0) continue;
         claims.push_back({(row.window * s.out_w + column.window) * s.channels,
                           sizeof(Index) == 1 ? Index(row.tap * s.g.kernel_x + column.tap) : Index(y * s.width + x)});
+      }
     if (claims.empty()) memset(to, 0, size_t(s.channels) * sizeof(T));
     else
       with_constant(int64_t(claims.size()),
@@ -289,7 +305,8 @@ void max_pool2d_backward(const MaxPoolShape& s, const T* grad, const Index* inde
     });
     if (filled) return;
   }
-  if (s.channels >= 8 && g.kernel_y * g.kernel_x <= 16 * g.stride_y * g.stride_x) {
+  const int64_t down = ceil_div(g.kernel_y, g.stride_y), across = ceil_div(g.kernel_x, g.stride_x);
+  if (s.channels >= 8 && max_of(down, across) <= 16 && down * across <= 16) {  // windows over a pixel
     const WindowsOver rows(s.height, g.kernel_y, g.stride_y, g.padding_y, g.dilation_y, s.out_h);
     const WindowsOver columns(s.width, g.kernel_x, g.stride_x, g.padding_x, g.dilation_x, s.out_w);
     exec(s.planes * s.height, 1 + 8192 / (s.width * s.channels + 1), [&](int64_t begin, int64_t end) {
@@ -313,7 +330,9 @@ void max_pool2d_backward(const MaxPoolShape& s, const T* grad, const Index* inde
       } else {
         sums.resize(size_t(pixels * count));
         scatter(s, positions, grad + from, index + from, count, sums.data(), count);
-        for (int64_t i = 0; i < pixels; ++i) copy_numbers(&sums[size_t(i * count)], count, to + i * s.channels);
+        const int64_t run = count == s.channels ? pixels * count : count;  // both without a gap
+        for (int64_t i = 0; i < pixels * count; i += run)
+          copy_numbers(&sums[size_t(i)], run, to + i / count * s.channels);
       }
     };
     for (int64_t task = begin; task < end; ++task) {

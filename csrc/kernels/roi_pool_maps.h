@@ -2,7 +2,6 @@
 // channels.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include "roi_pool.h"
@@ -119,7 +118,7 @@ struct PackedMaps {
   }
 };
 
-// A map of kChannels channels.
+// One chunk of the channels of a map.
 template <class A>
 struct PackedMap {
   const A* values;

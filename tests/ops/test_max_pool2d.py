@@ -113,6 +113,16 @@ def test_gradient_leaves_out_indices_of_no_pixel(backend, dtype, memory_format):
         assert torch.equal(got[0, :, 2 - window[4], place], grad[0, :, 0, 0])
 
 
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_taps_far_apart(backend, memory_format):
+    """Distances between taps that 32 bits do not hold."""
+    x = torch.arange(48, dtype=torch.float32).view(1, 16, 1, 3).to(memory_format=memory_format).to(backend.device)
+    window = [1, 5, 1, 1, 0, 2**31 - 1, 1, 2**30]
+    out, index = backend.ops.max_pool2d(x, window, False, False)
+    assert torch.equal(out.flatten().cpu(), x[0, :, 0, 1].cpu())
+    assert index.eq(1).all()
+
+
 @pytest.mark.parametrize("compact", [False, True])
 def test_first_and_second_gradients(backend, compact):
     x = torch.randperm(2 * 5 * 6, generator=backend.vary(2)).view(1, 2, 5, 6).double().to(backend.device)

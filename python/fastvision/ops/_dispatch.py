@@ -26,7 +26,7 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True  # torch 2.13 may crash
     if torch.compiler.is_exporting():
         return False  # an exported program may run elsewhere
-    if _is_slow_in_torch(which, input.dtype, groups, depthwise):
+    if _is_slow_in_torch(which, input, groups, depthwise):
         return True
     channels_last, wide = is_channels_last(input), input.dtype == torch.float32
     if not depthwise:
@@ -50,14 +50,14 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return False
     if which == "gather":
         return stride >= (8 if wide else 16) and not channels_last
-    has_runs = stride >= 4 and all(size <= 2 * step for size, step in zip(kernel, geometry))
+    has_runs = stride >= 4 and max(geometry[4:]) == 1 and all(k <= 2 * s for k, s in zip(kernel, geometry))
     return not (which == "scatter" and channels_last and wide) or has_runs
 
 
 def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
     """Whether the own kernel is worth it for the sake of a gradient: torch's result has torch's gradients."""
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    slow = input.device.type == "cpu" and _is_slow_in_torch("product", input.dtype, groups, depthwise)
+    slow = _is_slow_in_torch("product", input, groups, depthwise)
     if not torch.is_grad_enabled() or not (depthwise or slow or has_windows_side_by_side(weight, geometry)):
         return False
     by_input: Map = "scatter" if which == "gather" else "gather"
@@ -86,11 +86,13 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups:
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
 
 
-def _is_slow_in_torch(which: Map, dtype: torch.dtype, groups: int, depthwise: bool) -> bool:
-    """What oneDNN has no kernels for: gradients in float16 take hundreds of times as long."""
-    if dtype == torch.float16:
+def _is_slow_in_torch(which: Map, input: Tensor, groups: int, depthwise: bool) -> bool:
+    """What oneDNN has no kernels for on the CPU: torch's take up to hundreds of times as long."""
+    if input.device.type != "cpu":
+        return False
+    if input.dtype == torch.float16:
         return which == "product" or (which == "scatter" and groups > 1)
-    return dtype == torch.float64 and depthwise
+    return input.dtype == torch.float64 and depthwise
 
 
 def _is_faster_side_by_side(which: Map, input: Tensor, weight: Tensor, groups: int, channels_last: bool) -> bool:

@@ -43,9 +43,9 @@ def conv2d(
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
             kernel, for float32 3 x 3 kernels with stride 1, one group and some 32 channels or more, and for large
-            maps and 2 x 2 windows side by side (in channels_last the gradient by the weight), for one channel per group
-            in float64, and for gradients by a float16 weight, which take torch hundreds of times as long. The rule is
-            ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            maps and 2 x 2 windows side by side (in channels_last mostly the gradient by the weight), for one channel
+            per group in float64, and for gradients by a float16 weight, which take torch hundreds of times as long.
+            The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with

@@ -42,10 +42,9 @@ def conv_transpose2d(
         groups: Groups of channels that have nothing to do with each other.
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group (on the CPU with a kernel
-            twice the stride, a dilation, or float64), and on the CPU in NCHW for windows side by side (kernel = stride,
-            as in U-Net) and at most 256 channels of the result; in channels_last for the gradient by the weight of
-            2 x 2 windows; for gradients by a float16 weight. The rule is ``ops/_dispatch.py``, what was
-            measured ``docs/kernels/dispatch.md``.
+            twice the stride, a dilation, or float64), and on the CPU for most windows side by side (kernel = stride,
+            as in U-Net) in NCHW and, for the gradient by the weight and in float16, in channels_last; for gradients by
+            a float16 weight. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
