@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastvision import _host, _lib
-from samples import native_calls
+from native_calls import native_calls
 
 CALLS, WARM_UP = 10_000, 1000
 # An image index or a label that does not exist; all others fail by the dtype of their first tensor.

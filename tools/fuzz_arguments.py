@@ -44,7 +44,7 @@ def child(options: argparse.Namespace) -> None:
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/ops")]
     import torch
     from fastvision import _lib
-    from samples import native_calls
+    from native_calls import native_calls
 
     warnings.simplefilter("ignore")  # of torch, about the conversions made here
     torch.utils.deterministic.fill_uninitialized_memory = True

@@ -1,6 +1,6 @@
 """Calls every raw op with arguments that nobody should give it: python tools/fuzz_ops.py [--variant address]
 
-A call starts from a good one (tests/ops/samples.py) and has one to three arguments replaced or damaged: other ranks,
+A call starts from a good one (tests/ops/native_calls.py), with one to three arguments replaced or damaged: other ranks,
 sizes, dtypes, strides and devices, NaN, infinite, huge and negative values, missing lists. It may raise; it may not
 end the process, take more than half a minute, or give other results from the CPU kernels than from the emulated CUDA
 kernels. With ``--variant address`` both are built with AddressSanitizer and UndefinedBehaviorSanitizer. A finding is
@@ -231,7 +231,7 @@ def child(options: argparse.Namespace) -> int:
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/ops")]
     import torch
     from fastvision import _lib
-    from samples import native_calls
+    from native_calls import native_calls
 
     if options.variant == "plain":
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -266,7 +266,7 @@ def child(options: argparse.Namespace) -> int:
 def all_ops() -> list[str]:
     program = (
         f"import sys; sys.path[:0] = {[str(ROOT / 'tests'), str(ROOT / 'tests/ops')]!r}; "
-        "from samples import native_calls; print(*dict(native_calls()))"
+        "from native_calls import native_calls; print(*dict(native_calls()))"
     )
     return subprocess.check_output([sys.executable, "-c", program], text=True).split()
 

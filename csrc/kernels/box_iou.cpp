@@ -7,9 +7,6 @@
 namespace fastvision {
 namespace {
 
-template <class A>
-constexpr int kLanes = Vec<A>::kLanes;
-
 // Boxes as one array per coordinate, padded with zeros to whole vectors.
 template <class A>
 struct BoxArrays {

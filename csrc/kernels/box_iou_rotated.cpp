@@ -7,9 +7,6 @@
 namespace fastvision {
 namespace {
 
-template <class T>
-constexpr int64_t kLanes = Vec<T>::kLanes;
-
 // About 20 us of work per task.
 template <class T>
 int64_t grain_of(int64_t pairs_per_item) {

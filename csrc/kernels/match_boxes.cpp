@@ -14,9 +14,6 @@ namespace fastvision {
 namespace {
 
 template <class T>
-constexpr int64_t kLanes = Vec<T>::kLanes;
-
-template <class T>
 struct Truth {
   Box<T> box;
   T area;

@@ -10,8 +10,6 @@
 namespace fastvision {
 namespace {
 
-template <class T>
-constexpr int64_t kLanes = Vec<T>::kLanes;
 constexpr int64_t kChunk = 128;
 
 template <class T>

@@ -75,24 +75,13 @@ FV_HD bool each_element(const MaxUnpoolShape& s, const Placer<Index>& placer, co
   return true;
 }
 
-template <class T, class Index>
-bool fill_row_of_windows(const MaxUnpoolShape& s, const T* input, const Index* index, int64_t y, T* out) {
-  const int64_t row = s.out_w * s.channels, filled = 2 * s.in_row();
-  T* const to = out + 2 * y * row;
-  const TwoByTwo windows{s.width, s.out_w, s.channels};
-  if (!fill_two_by_two(windows, input + y * s.in_row(), index + y * s.in_row(), y, to)) return false;
-  for (T* rest : {to + filled, to + row + filled}) memset(rest, 0, size_t(row - filled) * sizeof(T));
-  const int64_t end = places_of_rows(s, y, y + 1).end * s.channels, done = (2 * y + 2) * row;
-  memset(out + done, 0, size_t(end - done) * sizeof(T));
-  return true;
-}
-
-bool is_two_by_two(const MaxUnpoolShape& s) { return TwoByTwo::fits(s.g, s.height, s.width, s.out_h, s.out_w); }
+TwoByTwo windows_of(const MaxUnpoolShape& s) { return {s.height, s.width, s.out_h, s.out_w, s.channels}; }
 
 template <class T, class Index>
 bool fill_rows(const MaxUnpoolShape& s, const Placer<Index>& placer, const T* input, const Index* index, int64_t y0,
                int64_t y1, T* out) {
-  if (y1 == y0 + 1 && is_two_by_two(s) && fill_row_of_windows(s, input, index, y0, out)) return true;
+  const TwoByTwo windows = windows_of(s);
+  if (y1 == y0 + 1 && windows.fit(s.g) && fill_row_of_windows(windows, input, index, y0, out)) return true;
   const Places own = places_of_rows(s, y0, y1);
   memset(out + own.begin * s.channels, 0, size_t((own.end - own.begin) * s.channels) * sizeof(T));
   return each_element(s, placer, index, y0, y1, own, [&](int64_t i, int64_t o) { out[o] = input[i]; });
@@ -102,9 +91,10 @@ bool fill_rows(const MaxUnpoolShape& s, const Placer<Index>& placer, const T* in
 template <class T, class Index>
 bool gather_rows(const MaxUnpoolShape& s, const Placer<Index>& placer, const T* grad, const Index* index, int64_t y0,
                  int64_t y1, std::vector<int64_t>& owners, T* grad_input) {
-  if (y1 == y0 + 1 && is_two_by_two(s) &&
-      gather_two_by_two(TwoByTwo{s.width, s.out_w, s.channels}, grad + 2 * y0 * s.out_w * s.channels,
-                        index + y0 * s.in_row(), y0, grad_input + y0 * s.in_row()))
+  const TwoByTwo windows = windows_of(s);
+  if (y1 == y0 + 1 && windows.fit(s.g) &&
+      gather_two_by_two(windows, grad + 2 * y0 * s.out_w * s.channels, index + y0 * s.in_row(), y0,
+                        grad_input + y0 * s.in_row()))
     return true;
   const Places own = places_of_rows(s, y0, y1);
   const bool apart = s.g.stride_y >= s.g.kernel_y && s.g.stride_x >= s.g.kernel_x;

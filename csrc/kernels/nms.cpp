@@ -16,8 +16,6 @@ namespace {
 template <class T>
 using Key = decltype(descending_key(T()));
 
-template <class T>
-constexpr int64_t kLanes = Vec<T>::kLanes;
 constexpr int64_t kTile = 2048;
 
 constexpr uint32_t all_lanes(int64_t lanes) { return lanes == 32 ? ~0u : (1u << lanes) - 1; }

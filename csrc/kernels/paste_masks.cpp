@@ -8,12 +8,6 @@
 #include "simd.h"
 
 namespace fastvision {
-namespace {
-
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
-
-}  // namespace
 
 template <class T, class Isa>
 void paste_masks(const PasteShape& s, const T* masks, const Accum<T>* boxes, uint8_t* out, const Cpu<Isa>& exec) {

@@ -11,9 +11,6 @@
 namespace fastvision {
 namespace {
 
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
-
 // The two by two pixels of a sample.
 template <class A>
 struct PairOf;

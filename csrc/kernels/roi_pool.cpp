@@ -1,7 +1,7 @@
 // Forward: the parts of the maps that regions read are packed once as (pixels, a few vectors of channels), small enough
 // for the second cache and the same for both layouts (roi_pool_maps.h). Then vectors of channels walk the pixels of
 // each bin with their running maximum and its pixel; for NCHW the bins of a region are transposed. Few or small regions
-// are read where they lie. Bound by the bytes of output and argmax. Backward: a task owns channels of an image and goes
+// are packed one by one. Bound by the bytes of output and argmax. Backward: a task owns channels of an image and goes
 // through the regions in order, so sums have a fixed order. Bound by the additions, each to another place of its plane.
 #include "roi_pool.h"
 
@@ -86,34 +86,19 @@ void pool_region(const RoiPoolShape& s, const PackedMap<Accum<T>>& map, const Ra
   }
 }
 
-// All channels of one region, from the map itself.
+// All channels of one region, packed by itself.
 template <class T>
-void pool_in_place(const RoiPoolShape& s, const T* image, const Range<Accum<T>>* rows, const Range<Accum<T>>* columns,
-                   T* out, int32_t* argmax) {
+void pool_alone(const RoiPoolShape& s, const Regions<Accum<T>>& regions, int64_t r, const T* image,
+                std::vector<Accum<T>>& scratch, T* out, int32_t* argmax) {
   using A = Accum<T>;
-  for (int64_t bin = 0; bin < s.bins(); ++bin) {
-    const Range<A> y = rows[bin / s.out_w], x = columns[bin % s.out_w];
-    const bool empty = y.end <= y.begin || x.end <= x.begin;
-    for (int64_t c = 0; c < s.channels; c += kLanes<A>) {
-      const int64_t count = min_of(kLanes<A>, s.channels - c), first = y.begin * s.width + x.begin;
-      const auto at = [&](int64_t pixel) {
-        return load_strided(image + c * s.channel_stride() + pixel * s.pixel_stride(), s.channel_stride(), count);
-      };
-      Vec<A> best = empty ? Vec<A>(A(0)) : at(first);
-      IndexVec<A> where = all_lanes<A>(empty ? -1 : first);
-      for (int64_t row = y.begin; row < y.end; ++row)
-        for (int64_t pixel = row * s.width + x.begin; pixel < row * s.width + x.end; ++pixel) {
-          const Vec<A> value = at(pixel);
-          const auto wins = either(value > best, both(!(value == value), best == best));
-          best = select(wins, value, best);
-          where = select(wins, pixel, where);
-        }
-      const int64_t to = bin * (s.channels_last ? s.channels : 1) + c * s.out_channel_stride();
-      store_strided(out + to, s.out_channel_stride(), best, count);
-      int32_t indices[kLanes<A>];
-      store_indices<A>(indices, where);
-      for (int64_t k = 0; k < count; ++k) argmax[to + k * s.out_channel_stride()] = indices[k];
-    }
+  const Window<A> window = regions.window(r);
+  scratch.resize(size_t(window.pixels() * min_of(s.channels, kChannels<A>) + kLanes<A>));
+  for (int64_t c = 0; c < s.channels; c += kChannels<A>) {
+    const int64_t channels = min_of(kChannels<A>, s.channels - c);
+    const bool nan = pack(s, image + c * s.channel_stride(), window, channels, scratch.data());
+    const auto pool = nan ? pool_region<true, T> : pool_region<false, T>;
+    pool(s, PackedMap<A>(s, scratch.data(), window, channels), regions.rows(r), regions.columns(r), c, channels, out,
+         argmax);
   }
 }
 
@@ -150,14 +135,17 @@ void roi_pool(const RoiPoolShape& s, const T* input, const Accum<T>* rois, T* ou
   PackedMaps<A> maps(s, regions);
   if (!maps.pays(s, regions))
     return exec(s.rois, 1 + 4096 / (per_roi + 1), [&](int64_t begin, int64_t end) {
+      std::vector<A> scratch;
       for (int64_t r = begin; r < end; ++r) {
         const T* const image = input + s.image_offset(max_of(regions.image[size_t(r)], int64_t(0)));
-        pool_in_place(s, image, regions.rows(r), regions.columns(r), out + r * per_roi, argmax + r * per_roi);
+        T* const to = out + r * per_roi;
+        int32_t* const at = argmax + r * per_roi;
+        pool_alone(s, regions, r, image, scratch, to, at);
       }
     });
   maps.allocate();
   exec(s.batch * maps.chunks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) maps.pack(s, input, i / maps.chunks, i % maps.chunks);
+    for (int64_t i = begin; i < end; ++i) maps.pack_chunk(s, input, i / maps.chunks, i % maps.chunks);
   });
   // Enough regions to read a chunk of the map from the second cache, few enough to find their fresh results in the
   // third.
@@ -176,8 +164,8 @@ void roi_pool(const RoiPoolShape& s, const T* input, const Accum<T>* rois, T* ou
           }
           const auto pool =
               maps.nan[size_t(image * maps.chunks + chunk)] ? pool_region<true, T> : pool_region<false, T>;
-          pool(s, PackedMap<A>(maps, image, chunk, s.width), regions.rows(r), regions.columns(r), chunk * kChannels<A>,
-               min_of(kChannels<A>, s.channels - chunk * kChannels<A>), to, at);
+          const int64_t channel = chunk * kChannels<A>, channels = min_of(kChannels<A>, s.channels - channel);
+          pool(s, maps.map(s, image, chunk, channels), regions.rows(r), regions.columns(r), channel, channels, to, at);
         }
   });
 }

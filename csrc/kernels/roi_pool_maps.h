@@ -10,14 +10,27 @@
 namespace fastvision {
 namespace {
 
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
 constexpr int kVectors = 4;
 template <class A>
 constexpr int64_t kChannels = kVectors * kLanes<A>;  // of a task
 
 template <class A>
 using Range = typename PoolAxis<A>::Range;
+
+// A part of a map.
+template <class A>
+struct Window {
+  Range<A> rows{INT64_MAX, 0}, columns{INT64_MAX, 0};
+
+  int64_t width() const { return columns.end - columns.begin; }
+  int64_t pixels() const { return is_empty() ? 0 : (rows.end - rows.begin) * width(); }
+  bool is_empty() const { return rows.end <= rows.begin || columns.end <= columns.begin; }
+  void include(const Window& other) {
+    if (other.is_empty()) return;
+    const auto join = [](Range<A>& a, Range<A> b) { a = {min_of(a.begin, b.begin), max_of(a.end, b.end)}; };
+    join(rows, other.rows), join(columns, other.columns);
+  }
+};
 
 // The pixels of the bins of all regions.
 template <class A>
@@ -38,100 +51,93 @@ struct Regions {
   }
   const Range<A>* rows(int64_t r) const { return edges.data() + r * (out_h + out_w); }
   const Range<A>* columns(int64_t r) const { return rows(r) + out_h; }
-  double pixels_read(int64_t r) const {  // by all bins
-    const auto sum = [](const Range<A>* ranges, int64_t count) {
-      double all = 0;
-      for (int64_t k = 0; k < count; ++k) all += double(max_of(ranges[k].end - ranges[k].begin, int64_t(0)));
-      return all;
-    };
-    return sum(rows(r), out_h) * sum(columns(r), out_w);
+  // What all bins of a region read.
+  Window<A> window(int64_t r) const {
+    return {{rows(r)[0].begin, rows(r)[out_h - 1].end}, {columns(r)[0].begin, columns(r)[out_w - 1].end}};
   }
+};
+
+// Copies a part of some channels' planes, to (pixel, channel); returns whether a value is NaN.
+template <class T>
+bool pack(const RoiPoolShape& s, const T* planes, const Window<Accum<T>>& window, int64_t channels, Accum<T>* to) {
+  using A = Accum<T>;
+  const int64_t row = window.width() * channels;
+  bool nan = false;
+  for (int64_t y = window.rows.begin; y < window.rows.end; ++y, to += row) {
+    const T* const from = planes + (y * s.width + window.columns.begin) * s.pixel_stride();
+    if (!s.channels_last) transpose(from, s.pixels(), channels, window.width(), to, channels);
+    else if (channels == s.channels) copy_numbers(from, row, to);
+    else
+      for (int64_t x = 0; x < window.width(); ++x) copy_numbers(from + x * s.channels, channels, to + x * channels);
+    for_each_vector<A>(row, [&](int64_t i, int, auto n) FV_INLINE {
+      const Vec<A> v = load_vector(to + i, n);
+      nan = nan || any(!(v == v));
+    });
+  }
+  return nan;
+}
+
+// A chunk of the channels of a part of a map, packed. A vector behind the last pixel may be read, its lanes do not
+// count.
+template <class A>
+struct PackedMap {
+  const A* values;
+  int64_t top, left, width;
+  int64_t map_width, stride;
+
+  PackedMap(const RoiPoolShape& s, const A* packed, const Window<A>& window, int64_t channels)
+      : values(packed),
+        top(window.rows.begin),
+        left(window.columns.begin),
+        width(window.width()),
+        map_width(s.width),
+        stride(channels) {}
+  const A* at(int64_t y, int64_t x) const { return values + ((y - top) * width + x - left) * stride; }
 };
 
 // The parts of all maps that regions read, in the accumulation type: for each image (chunk of channels, pixel,
 // channel).
 template <class A>
 struct PackedMaps {
-  struct Window {
-    Range<A> rows, columns;
-    int64_t offset;  // in values
-    int64_t width() const { return columns.end - columns.begin; }
-    int64_t pixels() const { return (rows.end - rows.begin) * width(); }
-  };
-  int64_t chunks, stride;       // stride: values of a pixel, of one chunk
-  std::vector<Window> windows;  // of each image
+  int64_t chunks;
+  std::vector<Window<A>> windows;  // of each image
+  std::vector<int64_t> offsets;    // of its values, one more than there are images
   std::vector<A> values;
   std::vector<char> nan;  // of each image and chunk: whether one of its values is NaN
 
   PackedMaps(const RoiPoolShape& s, const Regions<A>& regions)
       : chunks(ceil_div(s.channels, kChannels<A>)),
-        stride(min_of(ceil_div(s.channels, kLanes<A>) * kLanes<A>, kChannels<A>)) {
-    windows.assign(size_t(s.batch), {{s.height, 0}, {s.width, 0}, 0});
-    nan.resize(size_t(s.batch * chunks));
-    const auto extend = [](Range<A>& all, const Range<A>* edges, int64_t count) {
-      all = {min_of(all.begin, edges[0].begin), max_of(all.end, edges[count - 1].end)};
-    };
-    for (int64_t r = 0; r < s.rois; ++r) {
-      if (regions.image[size_t(r)] < 0) continue;
-      Window& w = windows[size_t(regions.image[size_t(r)])];
-      extend(w.rows, regions.rows(r), s.out_h);
-      extend(w.columns, regions.columns(r), s.out_w);
-    }
-    int64_t size = 0;
-    for (Window& w : windows) {
-      if (w.rows.end <= w.rows.begin || w.columns.end <= w.columns.begin) w.rows = w.columns = {0, 0};
-      w.offset = size;
-      size += w.pixels() * chunks * stride;
+        windows(size_t(s.batch)),
+        offsets(1),
+        nan(size_t(s.batch * chunks)) {
+    for (int64_t r = 0; r < s.rois; ++r)
+      if (const int64_t image = regions.image[size_t(r)]; image >= 0) windows[size_t(image)].include(regions.window(r));
+    for (Window<A>& w : windows) {
+      if (w.is_empty()) w = {{0, 0}, {0, 0}};
+      offsets.push_back(offsets.back() + w.pixels() * s.channels);
     }
   }
-  // Whether to pack them costs less than to read each region where it lies.
+  // Whether to pack them costs less than to pack each region by itself.
   bool pays(const RoiPoolShape& s, const Regions<A>& regions) const {
-    double packed = 0, read = 0;
-    for (const Window& w : windows) packed += double(w.pixels() * chunks * stride);
-    for (int64_t r = 0; r < s.rois; ++r) read += regions.pixels_read(r) * double(s.channels);
-    return 2 * read > packed;
+    int64_t alone = 0;
+    for (int64_t r = 0; r < s.rois; ++r) alone += regions.window(r).pixels();
+    return alone * s.channels > offsets.back();
   }
-  void allocate() {
-    const Window& last = windows.back();
-    values.resize(size_t(last.offset + last.pixels() * chunks * stride));
-  }
+  void allocate() { values.resize(size_t(offsets.back() + kLanes<A>)); }
   template <class T>
-  void pack(const RoiPoolShape& s, const T* input, int64_t image, int64_t chunk) {
-    const Window& w = windows[size_t(image)];
+  void pack_chunk(const RoiPoolShape& s, const T* input, int64_t image, int64_t chunk) {
     const int64_t first = chunk * kChannels<A>, channels = min_of(kChannels<A>, s.channels - first);
-    const T* plane = input + s.image_offset(image) + first * s.channel_stride();
-    A* to = values.data() + w.offset + chunk * w.pixels() * stride;
-    bool found = false;
-    for (int64_t y = w.rows.begin; y < w.rows.end; ++y, to += w.width() * stride) {
-      const T* from = plane + (y * s.width + w.columns.begin) * s.pixel_stride();
-      if (!s.channels_last) transpose(from, s.pixels(), channels, w.width(), to, stride);
-      for (int64_t x = 0; x < w.width(); ++x)
-        for (int64_t c = 0; c < channels; c += kLanes<A>) {
-          A* const p = to + x * stride + c;
-          const int64_t count = min_of(kLanes<A>, channels - c);
-          if (s.channels_last) load_strided(from + x * s.channels + c, 1, count).store(p);
-          const Vec<A> v = Vec<A>::load(p);
-          found = found || any(!(v == v));
-        }
-    }
-    nan[size_t(image * chunks + chunk)] = found;
+    const T* const planes = input + s.image_offset(image) + first * s.channel_stride();
+    nan[size_t(image * chunks + chunk)] = pack(s, planes, windows[size_t(image)], channels, at(image, chunk));
   }
-};
-
-// One chunk of the channels of a map.
-template <class A>
-struct PackedMap {
-  const A* values;
-  int64_t top, left, width;  // of the window
-  int64_t map_width, stride;
-
-  PackedMap(const PackedMaps<A>& all, int64_t image, int64_t chunk, int64_t full_width)
-      : map_width(full_width), stride(all.stride) {
-    const auto& w = all.windows[size_t(image)];
-    top = w.rows.begin, left = w.columns.begin, width = w.width();
-    values = all.values.data() + w.offset + chunk * w.pixels() * stride;
+  PackedMap<A> map(const RoiPoolShape& s, int64_t image, int64_t chunk, int64_t channels) {
+    return {s, at(image, chunk), windows[size_t(image)], channels};
   }
-  const A* at(int64_t y, int64_t x) const { return values + ((y - top) * width + x - left) * stride; }
+
+ private:
+  A* at(int64_t image, int64_t chunk) {
+    return values.data() + offsets[size_t(image)] + windows[size_t(image)].pixels() * chunk * kChannels<A>;
+  }
 };
 
 }  // namespace

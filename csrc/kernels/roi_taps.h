@@ -11,9 +11,6 @@
 namespace fastvision {
 namespace {
 
-template <class A>
-constexpr int64_t kLanes = Vec<A>::kLanes;
-
 // The pixels along one axis that each bin of a region reads, with the weights of all its steps added up.
 template <class A>
 struct AxisPixels {

@@ -223,6 +223,29 @@ FV_HD void store_indices(int32_t* p, IndexVec<A> index) {
   memcpy(p, &narrow, sizeof narrow);
 }
 
+// As many lanes from lane k on as 64-bit integers fill a vector, and the same back.
+template <class A>
+FV_HD IndexVec<double> wide_lanes(const IndexVec<A>& lanes, int k) {
+  if constexpr (sizeof(A) == 8) {
+    return lanes;
+  } else {
+    typedef int32_t Narrow __attribute__((vector_size(kVectorBytes / 2)));
+    Narrow narrow;
+    memcpy(&narrow, reinterpret_cast<const char*>(&lanes) + k * sizeof(int32_t), sizeof narrow);
+    return __builtin_convertvector(narrow, IndexVec<double>);
+  }
+}
+template <class A>
+FV_HD void set_wide_lanes(IndexVec<A>& lanes, int k, IndexVec<double> wide) {
+  if constexpr (sizeof(A) == 8) {
+    lanes = wide;
+  } else {
+    int32_t narrow[Vec<double>::kLanes];
+    store_indices<double>(narrow, wide);
+    memcpy(reinterpret_cast<char*>(&lanes) + k * sizeof(int32_t), narrow, sizeof narrow);
+  }
+}
+
 // A byte per lane. Twice as wide or half as wide at a time: other conversions GCC 12 makes one by one.
 template <class A>
 struct LanesAsBytes {

@@ -72,6 +72,8 @@ struct VecOf {
 };
 template <class A>
 using Vec = VecOf<A, FV_ISA>;
+template <class A>
+static constexpr int64_t kLanes = Vec<A>::kLanes;  // static: another number for each instruction set
 
 // The result of a comparison: all bits of a lane set, or none.
 template <class A, class Isa>

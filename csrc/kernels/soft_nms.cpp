@@ -12,9 +12,6 @@
 namespace fastvision {
 namespace {
 
-template <class T>
-constexpr int64_t kLanes = Vec<T>::kLanes;
-
 // The boxes of one group that are left, in order of their index, filled up to whole vectors with scores of -infinity.
 template <class T>
 struct SoftGroup {

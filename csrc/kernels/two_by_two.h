@@ -7,15 +7,13 @@
 
 namespace fastvision {
 
-// The windows of a row of pooled pixels: `count` of them, over two rows of `width` pixels each, of all channels.
+// rows x count windows in height x width pixels, of all channels.
 struct TwoByTwo {
-  int64_t count, width, channels;
+  int64_t rows, count, height, width, channels;
 
-  // pooled_h and pooled_w: windows, height and width: pixels that they lie in.
-  static bool fits(const PoolGeometry& g, int64_t pooled_h, int64_t pooled_w, int64_t height, int64_t width) {
+  bool fit(const PoolGeometry& g) const {
     return g.kernel_y == 2 && g.kernel_x == 2 && g.stride_y == 2 && g.stride_x == 2 && g.padding_y == 0 &&
-           g.padding_x == 0 && g.dilation_y == 1 && g.dilation_x == 1 && 2 * pooled_h <= height &&
-           2 * pooled_w <= width;
+           g.padding_x == 0 && g.dilation_y == 1 && g.dilation_x == 1 && 2 * rows <= height && 2 * count <= width;
   }
 };
 
@@ -30,7 +28,6 @@ template <class A>
 FV_HD bool load_taps(const TwoByTwo& s, const int64_t* index, int64_t window, int64_t next, IndexVec<A>& taps) {
   using Wide = IndexVec<double>;
   constexpr int kWide = Vec<double>::kLanes;
-  typedef int32_t Narrow __attribute__((vector_size(kVectorBytes / 2)));
   const Wide step = lane_numbers<double>() * next;
   Wide inside = all_lanes<double>(-1);
   for (int k = 0; k < Vec<A>::kLanes; k += kWide) {
@@ -39,13 +36,7 @@ FV_HD bool load_taps(const TwoByTwo& s, const int64_t* index, int64_t window, in
     const Wide first = step + all_lanes<double>(window + next * k), second = first + s.width;
     const Wide right = position == first + 1, below = position == second, both = position == second + 1;
     inside &= (position == first) | right | below | both;
-    const Wide tap = -right - 2 * below - 3 * both;  // comparisons give 0 or -1
-    if constexpr (sizeof(A) == 8) {
-      taps = tap;
-    } else {
-      const Narrow narrow = __builtin_convertvector(tap, Narrow);
-      memcpy(reinterpret_cast<char*>(&taps) + k * sizeof(int32_t), &narrow, sizeof narrow);
-    }
+    set_wide_lanes<A>(taps, k, -right - 2 * below - 3 * both);  // comparisons give 0 or -1
   }
   return !any(MaskOf<double, FV_ISA>{~inside});
 }
@@ -117,6 +108,18 @@ FV_HD bool fill_two_by_two(const TwoByTwo& s, const T* values, const Index* inde
     for (int64_t k = 0; k < 4; ++k) *pixel(x, c, k) = k == tap ? values[x * s.channels + c] : T{};
   };
   return walk_windows<A>(s, index, y, vectors, single);
+}
+
+// The same for row y of the windows in all pixels of a plane: zeros also to the right of the windows, and below the
+// last.
+template <class T, class Index>
+FV_HD bool fill_row_of_windows(const TwoByTwo& s, const T* values, const Index* index, int64_t y, T* plane) {
+  const int64_t pooled = s.count * s.channels, row = s.width * s.channels;
+  T* const to = plane + 2 * y * row;
+  if (!fill_two_by_two(s, values + y * pooled, index + y * pooled, y, to)) return false;
+  for (T* rest : {to + 2 * pooled, to + row + 2 * pooled}) memset(rest, 0, size_t(row - 2 * pooled) * sizeof(T));
+  if (y == s.rows - 1) memset(to + 2 * row, 0, size_t((s.height - 2 * s.rows) * row) * sizeof(T));
+  return true;
 }
 
 // The opposite: the value at the tap of each window.

@@ -6,7 +6,8 @@ import fastvision
 import pytest
 import torch
 from fastvision import _lib, ops
-from samples import native_calls, public_calls
+from native_calls import native_calls
+from public_calls import public_calls
 from torch.utils._python_dispatch import TorchDispatchMode
 
 NATIVE = native_calls()

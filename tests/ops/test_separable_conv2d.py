@@ -3,7 +3,8 @@
 import pytest
 import torch
 from fastvision import nn, ops
-from fastvision.ops.separable_conv2d import _Factors, _fused_is_faster, separable_conv2d_reference
+from fastvision.ops._separable_checks import Factors
+from fastvision.ops.separable_conv2d import _fused_is_faster, separable_conv2d_reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from support import ALL_DTYPES, FORMATS, LAYOUTS, assert_close, lay_out, seeds, tf32
@@ -161,7 +162,7 @@ def test_not_finite_values_reach_what_depends_on_them(backend, format, value):
 def test_auto_fuses_what_is_narrow_or_wide_apart(format):
     def fuses(channels, dilation, dtype=torch.float32, **options):
         x = torch.rand(1, channels, 5, 5, dtype=dtype, **options).to(memory_format=format)
-        factors = _Factors(*(torch.rand(4, dtype=dtype) for _ in range(2)), None, None, None, None)
+        factors = Factors(*(torch.rand(4, dtype=dtype) for _ in range(2)), None, None, None, None)
         return _fused_is_faster(x, factors, [1, 1, dilation, dilation])
 
     assert fuses(512, 2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fastvision import ops
-from samples import public_calls
+from public_calls import public_calls
 from torch.func import grad, jacrev, vjp, vmap
 
 DIFFERENTIABLE = [

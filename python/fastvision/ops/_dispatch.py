@@ -28,7 +28,7 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return False  # an exported program may run elsewhere
     if _is_slow_in_torch(which, input, groups, depthwise):
         return True
-    channels_last, wide = is_channels_last(input), input.dtype == torch.float32
+    channels_last, wide = is_channels_last(input), input.element_size() > 2
     if not depthwise:
         if which != "product" and _is_winograd(input, weight, geometry, groups):
             return True

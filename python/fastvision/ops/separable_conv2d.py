@@ -1,7 +1,6 @@
 """Separable convolution. Kernels: csrc/kernels/separable_conv2d.{h,cpp,cu}. Binding: csrc/torch, of the same name."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,19 +10,11 @@ from .. import _lib
 from . import _arguments, _tf32
 from ._convolution import check_algorithm, with_batch
 from ._regions import is_channels_last, new_features
+from ._separable_checks import Factors, check_arguments, output_size
 from .conv2d import conv2d
 
 _op = _lib.Op("separable_conv2d")
 ACTIVATIONS = (None, "relu")
-
-
-class _Factors(NamedTuple):
-    depthwise_weight: Tensor
-    pointwise_weight: Tensor
-    depthwise_bias: Tensor | None
-    pointwise_bias: Tensor | None
-    scale: Tensor | None
-    shift: Tensor | None
 
 
 def separable_conv2d(
@@ -87,15 +78,15 @@ def separable_conv2d(
     if scale_shift is not None and len(scale_shift) != 2:
         raise ValueError(f"{op}: scale_shift: expected 2 tensors, got {len(scale_shift)}")
     scale, shift = scale_shift if scale_shift is not None else (None, None)
-    factors = _Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
+    factors = Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
     batch, factors = _autocast(batch, factors)
     geometry = [*_arguments.pair(op, "padding", padding), *_arguments.pair(op, "dilation", dilation)]
     flags = (depthwise_activation == "relu", activation == "relu")
     try:
-        _check(batch, factors, geometry)
+        check_arguments(batch, factors, geometry)
     except RuntimeError as error:
         raise _lib.translate(error) from None
-    size = _output_size(batch, depthwise_weight, geometry)
+    size = output_size(batch, depthwise_weight, geometry)
     out: Tensor
     own = algorithm == "fastvision" or batch.numel() == 0
     if own or (algorithm == "auto" and _fused_is_faster(batch, factors, geometry)):
@@ -105,16 +96,16 @@ def separable_conv2d(
     return out if input.dim() == 4 else out[0]
 
 
-def _autocast(batch: Tensor, factors: _Factors) -> tuple[Tensor, _Factors]:
+def _autocast(batch: Tensor, factors: Factors) -> tuple[Tensor, Factors]:
     """The tensors in the dtype of an enclosing autocast region, as torch's convolutions have it."""
     dtype = _arguments.autocast_dtype(batch.device)
     if dtype is None:
         return batch, factors
     cast = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (batch, *factors)]
-    return cast[0], _Factors(*cast[1:])  # type: ignore[arg-type, return-value]
+    return cast[0], Factors(*cast[1:])  # type: ignore[arg-type, return-value]
 
 
-def _fused_is_faster(batch: Tensor, factors: _Factors, geometry: Sequence[int]) -> bool:
+def _fused_is_faster(batch: Tensor, factors: Factors, geometry: Sequence[int]) -> bool:
     """By measurement (docs/kernels/separable_conv2d.md)."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (batch, *factors)):
         return False
@@ -126,7 +117,7 @@ def _fused_is_faster(batch: Tensor, factors: _Factors, geometry: Sequence[int]) 
 
 
 def _composed(
-    batch: Tensor, factors: _Factors, geometry: list[int], depthwise_relu: bool, relu: bool, algorithm: str
+    batch: Tensor, factors: Factors, geometry: list[int], depthwise_relu: bool, relu: bool, algorithm: str
 ) -> Tensor:
     options = (1, geometry[:2], geometry[2:], batch.shape[1])
     middle = conv2d(batch, factors.depthwise_weight, factors.depthwise_bias, *options, algorithm=algorithm)
@@ -135,47 +126,6 @@ def _composed(
     if factors.scale is not None and factors.shift is not None:
         out = out * factors.scale[:, None, None] + factors.shift[:, None, None]
     return functional.relu(out) if relu else out
-
-
-def _output_size(batch: Tensor, weight: Tensor, geometry: Sequence[int]) -> list[int]:
-    kernel = [geometry[2 + k] * (weight.shape[2 + k] - 1) + 1 for k in (0, 1)]
-    size = [batch.shape[2 + k] + 2 * geometry[k] - kernel[k] + 1 for k in (0, 1)]
-    if min(size) < 1:
-        padded = [batch.shape[2 + k] + 2 * geometry[k] for k in (0, 1)]
-        text = f"the effective kernel size {kernel[0]}x{kernel[1]}, got {padded[0]}x{padded[1]}"
-        raise ValueError(f"separable_conv2d: input: expected a padded map of at least {text}")
-    return size
-
-
-def _check(input: Tensor, factors: _Factors, geometry: Sequence[int]) -> None:
-    """What the binding checks, in its words."""
-    op = "separable_conv2d"
-    _arguments.all_floats(op, "input", input)
-    _arguments.shape(input.dim() == 4, op, "input", input, "(N, C, H, W) or (C, H, W)")
-    for name, t in (("depthwise_weight", factors.depthwise_weight), ("pointwise_weight", factors.pointwise_weight)):
-        _arguments.same_dtype(op, name, t, "input", input)
-        _arguments.same_device(op, name, t, "input", input)
-    d, p, channels = factors.depthwise_weight, factors.pointwise_weight, input.shape[1]
-    ok = d.dim() == 4 and tuple(d.shape[:2]) == (channels, 1) and d.shape[2] >= 1 and d.shape[3] >= 1
-    _arguments.shape(ok, op, "depthwise_weight", d, "(C, 1, kernel height, kernel width) with C of input")
-    ok = p.dim() == 4 and tuple(p.shape[1:]) == (channels, 1, 1)
-    _arguments.shape(ok, op, "pointwise_weight", p, "(D, C, 1, 1) with C of input")
-    for name, vector, count in (
-        ("depthwise_bias", factors.depthwise_bias, channels),
-        ("pointwise_bias", factors.pointwise_bias, p.shape[0]),
-        ("scale_shift", factors.scale, p.shape[0]),
-        ("scale_shift", factors.shift, p.shape[0]),
-    ):
-        if vector is not None:
-            _arguments.same_dtype(op, name, vector, "input", input)
-            _arguments.same_device(op, name, vector, "input", input)
-            fits = vector.dim() == 1 and vector.shape[0] == count
-            _lib.check(fits, op, ": ", name, ": expected shape (", count, ",), got ", tuple(vector.shape))
-    _lib.check((factors.scale is None) == (factors.shift is None), op, ": scale_shift: expected both or none, got one")
-    _arguments.steps(op, "padding", geometry[:2], 0)
-    _arguments.steps(op, "dilation", geometry[2:], 1)
-    pixels = input.shape[2] >= 1 and input.shape[3] >= 1
-    _lib.check(pixels, op, ": input: expected at least one pixel per map, got ", tuple(input.shape))
 
 
 @_lib.register_fake("separable_conv2d")
@@ -194,8 +144,8 @@ def _(
     out_w: int,
     tf32: bool,
 ) -> Tensor:
-    factors = _Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
-    _check(input, factors, geometry)
+    factors = Factors(depthwise_weight, pointwise_weight, depthwise_bias, pointwise_bias, scale, shift)
+    check_arguments(input, factors, geometry)
     size = (input.shape[0], pointwise_weight.shape[0], out_h, out_w)
     return new_features(input, size, is_channels_last(input))
 
