@@ -1,4 +1,5 @@
-"""Gram matrices of VGG-16's relu1_1 to relu5_1 for an image of 512 x 512, their gradient, and losses of style."""
+"""Gram matrices of VGG-16's relu1_1 to relu5_1 for an image of 512 x 512, of images and maps of few channels, their
+gradient, and losses of style."""
 
 import torch
 from fastvision import ops
@@ -20,16 +21,17 @@ def build(
     device: torch.device,
     channels: int,
     size: int,
+    images: int = 1,
     channels_last: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Case:
-    x = inputs.normal((1, channels, size, size), device, dtype, channels_last=channels_last)
+    x = inputs.normal((images, channels, size, size), device, dtype, channels_last=channels_last)
     return Case(
         ours=lambda: ops.gram_matrix(x),
         expected=lambda: gram_matrix_reference(x.double()),
         rivals={"eager": lambda: product(x)},
-        bytes=x.element_size() * x.numel() + 4 * channels**2,
-        operations=channels**2 * size**2,  # of the symmetric result one half
+        bytes=x.element_size() * x.numel() + 4 * images * channels**2,
+        operations=images * channels**2 * size**2,  # of the symmetric result one half
     )
 
 
@@ -59,6 +61,7 @@ def style(device: torch.device, channels: int, size: int) -> Case:
 
 SMOKE = {"channels": 8, "size": 6}
 LAYERS = [(64, 512), (128, 256), (256, 128), (512, 64), (512, 32)]
+FEW_CHANNELS = [(4, 16, 100), (1, 32, 256)]
 BFLOAT16 = {"dtype": torch.bfloat16}
 WORKLOADS = [
     *(Workload(f"{c}x{s}x{s}, NCHW", build, {"channels": c, "size": s}, SMOKE) for c, s in LAYERS),
@@ -69,6 +72,16 @@ WORKLOADS = [
     *(
         Workload(f"{c}x{s}x{s}, bfloat16", build, {"channels": c, "size": s, **BFLOAT16}, SMOKE, device="cuda")
         for c, s in LAYERS
+    ),
+    *(
+        Workload(
+            f"{n}x{c}x{s}x{s}, {'NHWC' if last else 'NCHW'}",
+            build,
+            {"images": n, "channels": c, "size": s, "channels_last": last},
+            SMOKE,
+        )
+        for n, c, s in FEW_CHANNELS
+        for last in (False, True)
     ),
     Workload("256x128x128, forward + backward", gradient, {"channels": 256, "size": 128}, SMOKE),
     *(Workload(f"{c}x{s}x{s}, style loss", style, {"channels": c, "size": s}, SMOKE) for c, s in LAYERS),

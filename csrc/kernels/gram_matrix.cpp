@@ -66,7 +66,7 @@ void add_triangle(int64_t channels, int64_t depth, Factor<A> x, const A* y, A* s
   pack(next, ceil_div(channels, kRows) * kRows, kTile, packed_next);
 }
 
-// Products of few channels: rows of pixels, 4 by 4 of them at a time with their sums in registers.
+// Products of few channels, in NCHW: rows of pixels, 4 by 4 of them at a time with their sums in registers.
 constexpr int64_t kFewChannels = 32, kFewPixels = 1024;
 constexpr int64_t kFewStride = kFewPixels + 16;  // rows at powers of two drive each other from the cache
 
@@ -88,35 +88,81 @@ void add_dot_products(const A* x, int64_t x_stride, const A* y, int64_t y_stride
   });
 }
 
+template <class A>
+void add_rows(const GramShape& s, const A* x, const A* y, int64_t row_stride, int64_t pixels, A* sums) {
+  for (int64_t r = 0; r < s.rows; r += 4)
+    for (int64_t c = s.symmetric ? r : 0; c < s.columns; c += 4)
+      with_constant(s.rows - r, [&](auto rows) {
+        with_constant(s.columns - c, [&](auto columns) {
+          add_dot_products<rows(), columns()>(x + r * row_stride, row_stride, y + c * row_stride, row_stride, pixels,
+                                              sums + r * s.columns + c, s.columns);
+        });
+      });
+}
+
+// The same in channels_last: the channels of a pixel by those of y, kRows of them with their sums in registers. Vectors
+// may reach into the next pixels.
+template <int kRows, class A>
+void add_outer_products(const A* x, int64_t x_stride, const A* y, int64_t y_stride, int64_t pixels, int64_t columns,
+                        A* sums, int64_t stride) {
+  constexpr int kChains = kRows < 8 ? 2 : 1;  // of sums that wait for each other
+  Vec<A> sum[kChains][kRows];
+  unrolled<kChains>([&](auto k) FV_INLINE { unrolled<kRows>([&](auto r) FV_INLINE { sum[k][r] = Vec<A>(A(0)); }); });
+  const auto add = [&](int64_t p, auto chain, auto n) FV_INLINE {
+    const Vec<A> of_y = load_vector(y + p * y_stride, n);
+    unrolled<kRows>([&](auto r)
+                        FV_INLINE { sum[chain][r] = multiply_add(Vec<A>(x[p * x_stride + r]), of_y, sum[chain][r]); });
+  };
+  constexpr std::integral_constant<int64_t, kLanes<A>> whole;
+  const int64_t inside = max_of(pixels - ceil_div(whole(), y_stride), int64_t(0)) / kChains * kChains;
+  for (int64_t p = 0; p < inside; p += kChains) unrolled<kChains>([&](auto k) FV_INLINE { add(p + k, k, whole); });
+  for (int64_t p = inside; p < pixels; ++p) add(p, std::integral_constant<int, 0>(), columns);
+  unrolled<kRows>([&](auto r) FV_INLINE {
+    Vec<A> all = sum[0][r];
+    if constexpr (kChains > 1) all = all + sum[1][r];
+    store_vector(sums + r * stride, load_vector(sums + r * stride, columns) + all, columns);
+  });
+}
+
+template <class A>
+void add_pixels(const GramShape& s, const A* x, const A* y, int64_t pixels, A* sums) {
+  for (int64_t c = 0; c < s.columns; c += kLanes<A>) {
+    const auto block = [&](auto rows, int64_t r) {
+      add_outer_products<rows()>(x + r, s.rows, y + c, s.columns, pixels, min_of(s.columns - c, kLanes<A>),
+                                 sums + r * s.columns + c, s.columns);
+    };
+    const int64_t last = s.symmetric ? min_of(s.rows, c + kLanes<A>) : s.rows;
+    int64_t r = 0;
+    if constexpr (kVectorBytes == 64)
+      for (; r + 16 <= last; r += 16) block(std::integral_constant<int, 16>(), r);
+    for (; r + 8 <= last; r += 8) block(std::integral_constant<int, 8>(), r);
+    for (; r < last; r += 4) with_constant(last - r, [&](auto rows) { block(rows, r); });
+  }
+}
+
 // All products of an image over one part of the pixels.
 template <class T>
 void sum_few(const GramShape& s, int64_t part, const T* x, const T* y, std::vector<Accum<T>>& scratch,
              Accum<T>* partial) {
   using A = Accum<T>;
-  if (s.channels_last || !std::is_same_v<T, A>) scratch.resize(size_t((s.rows + s.columns) * kFewStride));
+  constexpr bool kInPlace = std::is_same_v<T, A>;
+  if (!kInPlace) scratch.resize(size_t((s.rows + s.columns) * kFewStride));
   std::fill_n(partial, s.rows * s.columns, A(0));
   const int64_t first = part * s.pixels_per_part(), end = min_of(first + s.pixels_per_part(), s.pixels);
   for (int64_t p = first; p < end; p += kFewPixels) {
     const int64_t pixels = min_of(kFewPixels, end - p);
-    const auto rows_of = [&](const T* features, int64_t channels, A* to) {
-      if (s.channels_last) {
-        transpose(features + p * channels, channels, pixels, channels, to, kFewStride);
-        return Factor<A>{to, kFewStride, 1};
-      }
-      if constexpr (std::is_same_v<T, A>) return Factor<A>{features + p, s.pixels, 1};
-      for (int64_t c = 0; c < channels; ++c) copy_numbers(features + c * s.pixels + p, pixels, to + c * kFewStride);
-      return Factor<A>{to, kFewStride, 1};
+    const auto at = [&](const T* features, int64_t channels, A* to) {
+      const T* const from = features + p * (s.channels_last ? channels : 1);
+      if constexpr (kInPlace) return from;
+      if (s.channels_last) copy_numbers(from, pixels * channels, to);
+      else
+        for (int64_t c = 0; c < channels; ++c) copy_numbers(from + c * s.pixels, pixels, to + c * kFewStride);
+      return static_cast<const A*>(to);
     };
-    const Factor<A> of_x = rows_of(x, s.rows, scratch.data());
-    const Factor<A> of_y = s.symmetric ? of_x : rows_of(y, s.columns, scratch.data() + s.rows * kFewStride);
-    for (int64_t r = 0; r < s.rows; r += 4)
-      for (int64_t c = s.symmetric ? r : 0; c < s.columns; c += 4)
-        with_constant(s.rows - r, [&](auto rows) {
-          with_constant(s.columns - c, [&](auto columns) {
-            add_dot_products<rows(), columns()>(of_x.at + r * of_x.by_row, of_x.by_row, of_y.at + c * of_y.by_row,
-                                                of_y.by_row, pixels, partial + r * s.columns + c, s.columns);
-          });
-        });
+    const A* const of_x = at(x, s.rows, scratch.data());
+    const A* const of_y = s.symmetric ? of_x : at(y, s.columns, scratch.data() + s.rows * kFewStride);
+    if (s.channels_last) add_pixels(s, of_x, of_y, pixels, partial);
+    else add_rows(s, of_x, of_y, kInPlace ? s.pixels : kFewStride, pixels, partial);
   }
 }
 
