@@ -92,6 +92,7 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
 
   // Formats: 0 corners, 1 corner and sides, 2 centre and sides.
   m.def("box_convert(Tensor boxes, int in_format, int out_format) -> Tensor");
+  m.def("box_area(Tensor boxes, int format) -> Tensor");
 
   // reference: (..., 4); boxes: the same shape, or (..., C, 4) with C boxes per reference. weights: 4.
   m.def("encode_boxes(Tensor reference, Tensor boxes, float[] weights) -> Tensor");

@@ -31,6 +31,7 @@ def native_calls():
         ("nms", (plain_a, scores, groups, 0.5, 0.1, 2)),
         ("nms_padded", (plain_a, scores, groups, scores > 0.2, 0.5, 0.1, 7)),
         ("box_convert", (plain_a, 2, 1)),
+        ("box_area", (plain_a, 2)),
         ("top_scores", (pair, 3, 0.2)),
         ("sample_labels", (torch.tensor([[1, 0, 0, -1, 2], [0, 1, 1, 1, 0]]), torch.tensor(7), 2, 3)),
         ("top_scores", (pair.double(), 5, float("-inf"))),

@@ -153,14 +153,22 @@ def test_bad_arguments():
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 1000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kernel_converts_as_plain_torch_does(backend, n, dtype):
-    """Where a gradient is needed plain torch converts: the same bits, for numbers of any kind."""
+def test_kernels_compute_as_plain_torch_does(backend, n, dtype):
+    """Where a gradient is needed plain torch computes: the same bits, for numbers of any kind."""
     boxes = torch.randn(n, 2, 4, dtype=dtype, generator=backend.vary(n)) * 100
     boxes[n // 2 :, 0, 1], boxes[n // 3 :, 1, 2] = torch.inf, torch.nan
+    boxes[: n // 4] *= torch.finfo(dtype).max / 1000
     for moved in (boxes, boxes[:, 0], boxes[::2], boxes[:, :, :1].expand(n, 2, 4), boxes.mT.contiguous().mT):
         moved = moved.to(backend.device)
-        for start, end in itertools.permutations(("xyxy", "xywh", "cxcywh"), 2):
-            got = ops.box_convert(moved, start, end)
-            want = ops.box_convert(moved.detach().requires_grad_(), start, end)
+        plain = moved.detach().requires_grad_()
+        results = [(ops.box_area(moved, fmt), ops.box_area(plain, fmt)) for fmt in PLAIN]
+        for start, end in itertools.permutations(PLAIN, 2):
+            results.append((ops.box_convert(moved, start, end), ops.box_convert(plain, start, end)))
+        for got, want in results:
             torch.testing.assert_close(got, want.detach(), rtol=0, atol=0, equal_nan=True)
             assert got.is_contiguous()
+
+
+def test_kernel_of_areas_takes_16_bits(backend):
+    boxes = random_boxes(backend.vary(0), 100, dtype=torch.bfloat16).to(backend.device)
+    assert torch.equal(ops.box_area(boxes), ops.box_area(boxes.float()))

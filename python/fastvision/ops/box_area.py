@@ -1,9 +1,14 @@
-"""Areas of boxes, in plain PyTorch."""
+"""Areas of boxes, in plain PyTorch; of float boxes, where nothing has to know what is done, by a kernel:
+csrc/kernels/box_area.{h,cpp,cu}, csrc/torch/box_area.cpp."""
 
 import torch
 from torch import Tensor
 
-from .box_convert import PLAIN_FORMATS, check_boxes
+from .. import _lib
+from . import _arguments
+from .box_convert import PLAIN_FORMATS, check_boxes, has_kernel
+
+_op = _lib.Op("box_area")
 
 
 def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
@@ -29,9 +34,11 @@ def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
     """
     check_boxes("box_area", boxes, "fmt", fmt, PLAIN_FORMATS)
     if boxes.is_floating_point():
-        width, height = _sides(boxes.double() / 2, fmt)  # halves: a side of finite coordinates stays finite
-        area = 4 * (width * height)
-        return area.to(boxes.dtype if boxes.dtype == torch.float64 else torch.float32)
+        wide = boxes.to(_arguments.accumulated(boxes.dtype))
+        if has_kernel(wide):
+            return _op(wide, PLAIN_FORMATS.index(fmt))  # type: ignore[no-any-return]
+        width, height = _sides(wide / 2, fmt)  # halves: a side of finite coordinates stays finite
+        return 4 * (width * height)
     width, height = _sides(boxes.long().clamp(-(2**62), 2**62 - 1), fmt)
     largest = torch.iinfo(torch.int64).max
     return torch.where(width.double() * height.double() < largest, width * height, largest)
@@ -41,3 +48,14 @@ def _sides(boxes: Tensor, fmt: str) -> tuple[Tensor, Tensor]:
     a, b, c, d = boxes.unbind(-1)
     width, height = (c - a, d - b) if fmt == "xyxy" else (c, d)
     return width.clamp(min=0), height.clamp(min=0)
+
+
+@_lib.register_fake("box_area")
+def _(boxes: Tensor, format: int) -> Tensor:
+    _arguments.floats("box_area", "boxes", boxes)
+    _arguments.shape(boxes.dim() >= 1 and boxes.shape[-1] == 4, "box_area", "boxes", boxes, "(..., 4)")
+    return boxes.new_empty(boxes.shape[:-1])
+
+
+_lib.register_no_gradient(_op)
+_lib.register_batch_vmap(_op, 1)

@@ -46,7 +46,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
         return _convert_rotated(boxes, in_fmt, out_fmt)
     if "cxcywh" in (in_fmt, out_fmt) and not boxes.is_floating_point():
         return box_convert(boxes.double(), in_fmt, out_fmt).float()  # sums of integers may not fit their dtype
-    if _is_plain(boxes):
+    if has_kernel(boxes):
         return _op(boxes, PLAIN_FORMATS.index(in_fmt), PLAIN_FORMATS.index(out_fmt))  # type: ignore[no-any-return]
     a, b, c, d = boxes.unbind(-1)
     if in_fmt == "xywh":
@@ -60,8 +60,8 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     return torch.stack((a, b, c, d), -1)
 
 
-def _is_plain(boxes: Tensor) -> bool:
-    """Whether the kernel has the dtype, and neither gradients nor torch.compile and torch.func look on."""
+def has_kernel(boxes: Tensor) -> bool:
+    """Whether kernels on boxes have the dtype, and neither gradients nor torch.compile and torch.func look on."""
     return (
         boxes.dtype in (torch.float32, torch.float64)
         and not (boxes.requires_grad and torch.is_grad_enabled())
