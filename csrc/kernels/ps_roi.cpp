@@ -1,20 +1,23 @@
 // A bin reads channels of its own, one for each output channel. So a task takes one bin of all regions of an image and
 // these channels, innermost: then a bin is a sum of vectors. A channels_last map is copied to such parts at once, one
-// in NCHW for each task, only what the regions reach. Results are [region][bin][channel] first, as in channels_last.
-// Backward: the task owns the bin's channels, so every sum is in the order of the regions. Products and sums are
-// rounded one by one: results are the same for every instruction set.
+// in NCHW for each task, only what the regions reach; few channels are read where they lie. Results are
+// [region][bin][channel] first, as in channels_last. Backward: the task owns the bin's channels, so every sum is in the
+// order of the regions. Products and sums are rounded one by one: results are the same for every instruction set.
 #include "ps_roi.h"
 
 #include <algorithm>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "roi_taps.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {
 
 constexpr int64_t kRegions = 32, kPixels = 256;  // at least for a thread
+constexpr int64_t kFewChannels = 4;              // of a result, that are read where they lie
 constexpr int64_t kKeptPixels = 1 << 22;         // of all regions, in memory
 
 // What the bins of a region read; nothing where regions and maps are so large that it is worked out for each bin.
@@ -110,6 +113,19 @@ class BinTask {
     }
   }
 
+  // All bins of a region with kChannels channels, from its map itself. out: as the result.
+  template <int kChannels>
+  void forward_in_place(int64_t r, const T* map, T* out) {
+    for (int64_t bin = 0; bin < s_.map.bins(); ++bin) {
+      const Taps taps = taps_of(r, bin / s_.map.out_w, bin % s_.map.out_w);
+      A sums[kChannels] = {};
+      for_each_value<kChannels>(
+          taps, bin, map, [&](int c, A weight, const T& value) FV_INLINE { sums[c] += weight * to_accum(value); });
+      for (int c = 0; c < kChannels; ++c)
+        out[s_.out_offset(0, c * s_.map.bins() + bin)] = from_accum<T>(sums[c] / taps.share);
+    }
+  }
+
   // grad: [region][bin][channel]; part: [pixel][channel], of the whole map.
   void backward(int64_t bin, const std::vector<int64_t>& indices, const T* grad, A* part) {
     const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
@@ -130,6 +146,17 @@ class BinTask {
     }
   }
 
+  // Bins [begin, end) of a region with kChannels channels, to the gradient of its map itself.
+  template <int kChannels>
+  void backward_in_place(int64_t r, int64_t begin, int64_t end, const T* grad, A* map) {
+    for (int64_t bin = begin; bin < end; ++bin) {
+      const Taps taps = taps_of(r, bin / s_.map.out_w, bin % s_.map.out_w);
+      A g[kChannels];
+      for (int c = 0; c < kChannels; ++c) g[c] = to_accum(grad[s_.out_offset(r, c * s_.map.bins() + bin)]) / taps.share;
+      for_each_value<kChannels>(taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });
+    }
+  }
+
  private:
   // The pixels of a bin along both axes, and what its sum is divided by.
   struct Taps {
@@ -145,6 +172,17 @@ class BinTask {
     return {y_.begin_of(0), y_.end_of(0), x_.begin_of(0), x_.end_of(0), share};
   }
 
+  // f(channel, weight, value) for all pixels of a bin.
+  template <int kChannels, class Value, class F>
+  void for_each_value(const Taps& taps, int64_t bin, Value* map, F&& f) const {
+    const int64_t pixel_stride = s_.map.channels_last ? s_.map.channels : 1, stride = s_.map.map_channel_stride(0);
+    for (auto row = taps.y; row != taps.y_end; ++row)
+      for (auto column = taps.x; column != taps.x_end; ++column) {
+        Value* const p = map + bin * stride + (row->at * map_.width + column->at) * pixel_stride;
+        for (int c = 0; c < kChannels; ++c) f(c, row->weight * column->weight, p[c * s_.map.bins() * stride]);
+      }
+  }
+
   const PsRoiShape& s_;
   const RoiAlignShape::Level& map_;
   const int64_t channels_;
@@ -152,6 +190,8 @@ class BinTask {
   std::vector<A> part_;  // of forward_planes
   AxisPixels<A> y_, x_;  // of a bin, where they are not kept
 };
+
+bool has_few_channels(const PsRoiShape& s) { return s.channels_out() > 0 && s.channels_out() <= kFewChannels; }
 
 // f(image, pixel) for every pixel of the maps.
 template <class Isa, class F>
@@ -168,8 +208,21 @@ template <class T, class Bins, class Isa>
 void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const auto regions = load_regions<Bins>(s, rois, exec);
-  const auto indices = by_image(s, regions);
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
+  if (has_few_channels(s))
+    return exec(s.map.rois, 1 + 4096 / s.map.channels, [&](int64_t begin, int64_t end) {
+      BinTask<T, Bins> task(s, regions);
+      for (int64_t r = begin; r < end; ++r) {
+        const auto& region = regions[size_t(r)].region;
+        T* const to = out + r * s.map.channels;
+        if (region.is_zero()) std::fill_n(to, s.map.channels, T{});
+        else
+          with_constant(channels, [&](auto count) {
+            task.template forward_in_place<count()>(r, input + region.image * s.map.channels * pixels, to);
+          });
+      }
+    });
+  const auto indices = by_image(s, regions);
   const auto parts = std::make_unique_for_overwrite<A[]>(s.map.channels_last ? size_t(s.map.batch * bins * part) : 0);
   if (s.map.channels_last)
     for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
@@ -207,6 +260,23 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   const auto indices = by_image(s, regions);
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   const bool channels_last = s.map.channels_last;
+  if constexpr (std::is_same_v<T, A>)
+    if (has_few_channels(s)) {
+      exec(s.map.batch * s.map.channels, 1 + 16384 / pixels,
+           [&](int64_t begin, int64_t end) { std::fill_n(grad_input + begin * pixels, (end - begin) * pixels, A(0)); });
+      const int64_t shares = min_of(bins, ceil_div(exec.threads, s.map.batch));
+      return exec(s.map.batch * shares, 1, [&](int64_t begin, int64_t end) {
+        BinTask<T, Bins> task(s, regions);
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t image = k / shares, first = k % shares * bins / shares, last = (k % shares + 1) * bins / shares;
+          for (const int64_t r : indices[size_t(image)])
+            with_constant(channels, [&](auto count) {
+              task.template backward_in_place<count()>(r, first, last, grad,
+                                                       grad_input + image * s.map.channels * pixels);
+            });
+        }
+      });
+    }
   const ChannelsLast<T> by_bin(grad, s.map.rois, channels, bins, !channels_last, exec);
   const auto parts = std::make_unique_for_overwrite<A[]>(channels_last ? size_t(s.map.batch * bins * part) : 0);
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
