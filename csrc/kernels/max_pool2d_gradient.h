@@ -12,15 +12,15 @@
 namespace fastvision {
 namespace {
 
-// Which lanes hold the index `wanted`.
+// Which of the first n lanes hold the index `wanted`.
 template <class A>
-FV_HD MaskOf<A, FV_ISA> lanes_equal(const uint8_t* index, uint8_t wanted) {
-  return {load_bytes<A>(index) == all_lanes<A>(wanted)};
+FV_HD MaskOf<A, FV_ISA> lanes_equal(const uint8_t* index, uint8_t wanted, int64_t n) {
+  return {(n == kLanes<A> ? load_bytes<A>(index) : load_bytes<A>(index, n)) == all_lanes<A>(wanted)};
 }
 template <class A>
-FV_HD MaskOf<A, FV_ISA> lanes_equal(const int64_t* index, int64_t wanted) {
-  IndexVec<A> r;
-  for (int k = 0; k < kLanes<A>; ++k) r[k] = index[k] == wanted ? -1 : 0;
+FV_HD MaskOf<A, FV_ISA> lanes_equal(const int64_t* index, int64_t wanted, int64_t n) {
+  IndexVec<A> r = {};
+  for (int64_t k = 0; k < n; ++k) r[k] = index[k] == wanted ? -1 : 0;
   return {r};
 }
 
@@ -62,20 +62,13 @@ template <int kClaims, class T, class Index>
 void gather_pixel(const T* grad, const Index* index, const std::vector<Claim<Index>>& claims, int64_t channels, T* to) {
   using A = Accum<T>;
   const size_t count = kClaims < 4 ? kClaims : claims.size();
-  int64_t c = 0;
-  for (; c + kLanes<A> <= channels; c += kLanes<A>) {
+  for_each_vector<A>(channels, [&](int64_t c, int, auto n) FV_INLINE {
     Vec<A> sum(A(0));
     for (size_t k = 0; k < count; ++k)
-      sum = sum + select(lanes_equal<A>(index + claims[k].offset + c, claims[k].wanted),
-                         load_vector(grad + claims[k].offset + c), Vec<A>(A(0)));
-    store_vector(to + c, sum);
-  }
-  for (; c < channels; ++c) {
-    A sum(0);
-    for (size_t k = 0; k < count; ++k)
-      if (index[claims[k].offset + c] == claims[k].wanted) sum += to_accum(grad[claims[k].offset + c]);
-    to[c] = from_accum<T>(sum);
-  }
+      sum = sum + select(lanes_equal<A>(index + claims[k].offset + c, claims[k].wanted, n),
+                         load_vector(grad + claims[k].offset + c, n), Vec<A>(A(0)));
+    store_vector(to + c, sum, n);
+  });
 }
 
 // Row y of an image's gradient.

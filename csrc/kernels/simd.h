@@ -267,6 +267,17 @@ FV_HD IndexVec<A> load_bytes(const uint8_t* p) {
   const auto halves = __builtin_convertvector(bytes, typename LanesAsBytes<A>::Halves);
   return __builtin_convertvector(__builtin_convertvector(halves, typename LanesAsBytes<A>::Words), IndexVec<A>);
 }
+// The first n; the others are 0.
+template <class A>
+FV_HD IndexVec<A> load_bytes(const uint8_t* p, int64_t n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4)
+    return IndexVec<A>(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(__mmask16((1u << n) - 1), p)));
+#endif
+  uint8_t bytes[Vec<A>::kLanes] = {};
+  memcpy(bytes, p, size_t(n));
+  return load_bytes<A>(bytes);
+}
 template <class A>
 FV_HD void store_bytes(uint8_t* p, IndexVec<A> lanes, int64_t n) {
 #if defined(__AVX512F__)
