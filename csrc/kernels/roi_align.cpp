@@ -3,7 +3,7 @@
 // pixels, the rows of a bin first, then the columns; regions of a chunk share the planes. Regions are taken in the
 // order of their places, so that neighbours meet the same pixels in the caches: for large maps memory traffic is the
 // limit. Backward: a task owns tiles of pixels (roi_align_tiles.h), so every sum has a fixed order and every pixel is
-// written once.
+// written once, or twice where regions are few: then all maps are cleared first.
 #include "roi_align.h"
 
 #include <algorithm>
@@ -205,7 +205,8 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
   const ChannelsLast<T> by_bin(grad, s.rois, s.channels, s.bins(), !s.channels_last, exec);
   const RoiAlignTiles tiles(s, kTile);
   const int64_t total = tiles.before[s.levels], tasks = min_of(total, 8 * exec.threads);
-  const bool past_caches = bytes_of_maps<T>(s) >= kStreamedBytes;
+  const bool past_caches = bytes_of_maps<T>(s) >= kStreamedBytes, cleared = leaves_most_alone(placed, total);
+  if (cleared) clear_maps(s, grad_maps, exec);
   // Task t takes tiles t, t + tasks, ...: crowded tiles lie beside each other.
   exec(tasks, 1, [&](int64_t begin, int64_t end) {
     TileTaps<A> taps;
@@ -217,6 +218,10 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
         taps.set(s, tile, placed);
         T* const map = grad_maps.at[tile.level] + s.map_offset(tile.level, tile.image);
         const int64_t bins = int64_t(taps.bins.size());
+        if (bins == 0) {
+          if (!cleared) clear_tile(s, tile, past_caches, map);
+          continue;
+        }
         const int64_t at_once = max_of(kPacked / max_of(bins * kLanes<A>, int64_t(1)), int64_t(1)) * kLanes<A>;
         for (int64_t first = 0; first < s.channels; first += at_once) {
           const int64_t channels = min_of(at_once, s.channels - first);

@@ -124,6 +124,44 @@ void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t
   }
 }
 
+// Zeros to all channels of a tile that no region touches.
+template <class T>
+void clear_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, bool past_caches, T* map) {
+  using A = Accum<T>;
+  const int64_t rows = min_of(kTile, s.level[tile.level].height - tile.y);
+  const int64_t columns = min_of(kTile, s.level[tile.level].width - tile.x);
+  const int64_t planes = s.channels_last ? 1 : s.channels, row = columns * (s.channels_last ? s.channels : 1);
+  for (int64_t plane = 0; plane < planes; ++plane)
+    for (int64_t y = 0; y < rows; ++y) {
+      T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + plane * s.map_channel_stride(tile.level);
+      if (past_caches && row % kLanes<A> == 0 && starts_line(to))
+        for (int64_t i = 0; i < row; i += kLanes<A>) stream_line(to + i, Vec<A>(A(0)));
+      else memset(to, 0, size_t(row) * sizeof(T));
+    }
+}
+
+// Whether regions touch so few of the tiles that the maps are cleared first, from front to back.
+template <class A>
+bool leaves_most_alone(const std::vector<Placed<A>>& placed, int64_t tiles) {
+  double touched = 0;
+  const auto tiles_along = [](const SampleAxis<A>& axis) {
+    return min_of(double(axis.bin) * double(axis.bins), double(axis.size)) / kTile + 2;
+  };
+  for (const auto& [roi, index] : placed)
+    if (!roi.is_zero()) touched += tiles_along(roi.y) * tiles_along(roi.x);
+  return 2 * touched < double(tiles);
+}
+template <class T, class Isa>
+void clear_maps(const RoiAlignShape& s, const LevelPointers<T>& maps, const Cpu<Isa>& exec) {
+  constexpr int64_t kValues = 1 << 16;  // of a task
+  for (int l = 0; l < s.levels; ++l) {
+    const int64_t values = s.map_offset(l, s.batch);
+    exec(ceil_div(values, kValues), 4, [&](int64_t begin, int64_t end) {
+      memset(maps.at[l] + begin * kValues, 0, size_t(min_of(end * kValues, values) - begin * kValues) * sizeof(T));
+    });
+  }
+}
+
 // Of the gradients of all maps.
 template <class T>
 int64_t bytes_of_maps(const RoiAlignShape& s) {

@@ -174,6 +174,7 @@ def test_gradients_larger_than_caches_are_those_of_a_few_channels(format, width,
     g = torch.Generator().manual_seed(0)
     x = torch.rand(1, 80, 304, width, generator=g, dtype=dtype).contiguous(memory_format=format).requires_grad_()
     rois = torch.cat([torch.zeros(30, 1), random_boxes(g, 30, size=300.0)], 1).to(dtype)
+    rois[:, 2::2] /= 2  # there are tiles that none of them touches
     few = [x.detach()[:, c : c + 10].contiguous(memory_format=format).requires_grad_() for c in range(0, 80, 10)]
     weight = torch.rand(30, 80, 7, 7, generator=g, dtype=dtype)
 
@@ -197,3 +198,23 @@ def test_gradients_of_crowded_tiles(backend, format):
     out = ops.roi_align(ours, rois.float().to(backend.device), 7, 1.0, 2, True)
     (gradient,) = torch.autograd.grad(out, ours, weight.float().to(backend.device))
     assert_close(gradient, expected, scale=4.0)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_gradients_of_few_regions(backend, format, dtype):
+    """The CPU kernel clears the maps first where most of their tiles are touched by no region."""
+    g = backend.vary(1)
+    x = torch.randn(3, 5, 70, 83, generator=g, dtype=torch.float64).to(dtype).double().requires_grad_()
+    rois = torch.tensor([[2.0, 30, 40, 51, 44], [0, 80, 0, 83, 3], [2, 33, 39, 49, 60]], dtype=torch.float64)
+    weight = torch.rand(3, 5, 3, 4, generator=g, dtype=torch.float64).to(dtype)
+    reference = roi_align_reference(x, rois, (3, 4), 1.0, 2, True)
+    (expected,) = torch.autograd.grad(reference, x, weight.double())
+    ours = x.detach().to(backend.device, dtype, memory_format=format).requires_grad_()
+    rois = rois.to(backend.device, torch.float64 if dtype == torch.float64 else torch.float32)
+    out = ops.roi_align(ours, rois, (3, 4), 1.0, 2, True)
+    for _ in range(3):
+        torch.full_like(ours, torch.nan)  # so that the memory of the next tensor of this size holds something
+        (gradient,) = torch.autograd.grad(out, ours, weight.to(backend.device), retain_graph=True)
+        assert_close(gradient, expected, scale=4.0)
+        assert gradient[1].count_nonzero() == 0
