@@ -10,36 +10,20 @@
 #include <type_traits>
 #include <vector>
 
-#include "roi_taps.h"
+#include "ps_roi_in_place.h"
+#include "ps_roi_taps.h"
 #include "unrolled.h"
 
 namespace fastvision {
 namespace {
 
 constexpr int64_t kRegions = 32, kPixels = 256;  // at least for a thread
-constexpr int64_t kFewChannels = 4;              // of a result, that are read where they lie
-constexpr int64_t kKeptPixels = 1 << 22;         // of all regions, in memory
-
-// What the bins of a region read; nothing where regions and maps are so large that it is worked out for each bin.
-template <class A, class Bins>
-struct RegionPixels {
-  PsRegion<Bins> region;
-  AxisPixels<A> y, x;
-};
 
 template <class Bins, class A, class Isa>
 std::vector<RegionPixels<A, Bins>> load_regions(const PsRoiShape& s, const A* rois, const Cpu<Isa>& exec) {
   std::vector<RegionPixels<A, Bins>> regions(size_t(s.map.rois));
-  const int64_t sides = s.map.level[0].height + s.map.level[0].width + s.map.out_h + s.map.out_w;
-  const bool kept = sides <= kKeptPixels / max_of(s.map.rois, int64_t(1));
   exec(s.map.rois, kRegions, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      auto& [region, y, x] = regions[size_t(r)];
-      region = load_region(rois, s, r, Bins{});
-      if (region.is_zero() || !kept) continue;
-      y.set(region.y, s.map.out_h, A(1));
-      x.set(region.x, s.map.out_w, A(1));
-    }
+    for (int64_t r = begin; r < end; ++r) regions[size_t(r)].set(s, rois, r);
   });
   return regions;
 }
@@ -69,18 +53,16 @@ template <class T, class Bins>
 class BinTask {
   using A = Accum<T>;
   using Regions = std::vector<RegionPixels<A, Bins>>;
-  using Pixel = typename AxisPixels<A>::Pixel;
 
  public:
   BinTask(const PsRoiShape& s, const Regions& regions)
-      : s_(s), map_(s.map.level[0]), channels_(s.channels_out()), regions_(regions) {}
+      : s_(s), map_(s.map.level[0]), channels_(s.channels_out()), regions_(regions), taps_(s) {}
 
   // planes: channel c of the output reads plane c * bins. out: [region][bin][channel].
   void forward_planes(int64_t bin, const std::vector<int64_t>& indices, const T* planes, T* out) {
-    const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     Range rows{map_.height, 0}, columns{map_.width, 0};
     for (const int64_t r : indices) {
-      const Taps taps = taps_of(r, ph, pw);
+      const auto taps = taps_.of(regions_[size_t(r)], bin);
       rows.include(taps.y, taps.y_end);
       columns.include(taps.x, taps.x_end);
     }
@@ -95,9 +77,8 @@ class BinTask {
   // part: [row][column][channel], from the first row and column on.
   void forward(int64_t bin, const std::vector<int64_t>& indices, const A* part, int64_t first_row, int64_t first_column,
                int64_t across, T* out) {
-    const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     for (const int64_t r : indices) {
-      const Taps taps = taps_of(r, ph, pw);
+      const auto taps = taps_.of(regions_[size_t(r)], bin);
       const Vec<A> share(taps.share);
       T* const to = out + r * s_.map.channels + bin * channels_;
       for (int64_t c = 0; c < channels_; c += kLanes<A>) {
@@ -113,25 +94,11 @@ class BinTask {
     }
   }
 
-  // All bins of a region with kChannels channels, from its map itself. out: as the result.
-  template <int kChannels>
-  void forward_in_place(int64_t r, const T* map, T* out) {
-    for (int64_t bin = 0; bin < s_.map.bins(); ++bin) {
-      const Taps taps = taps_of(r, bin / s_.map.out_w, bin % s_.map.out_w);
-      A sums[kChannels] = {};
-      for_each_value<kChannels>(
-          taps, bin, map, [&](int c, A weight, const T& value) FV_INLINE { sums[c] += weight * to_accum(value); });
-      for (int c = 0; c < kChannels; ++c)
-        out[s_.out_offset(0, c * s_.map.bins() + bin)] = from_accum<T>(sums[c] / taps.share);
-    }
-  }
-
   // grad: [region][bin][channel]; part: [pixel][channel], of the whole map.
   void backward(int64_t bin, const std::vector<int64_t>& indices, const T* grad, A* part) {
-    const int64_t ph = bin / s_.map.out_w, pw = bin % s_.map.out_w;
     std::fill_n(part, map_.height * map_.width * channels_, A(0));
     for (const int64_t r : indices) {
-      const Taps taps = taps_of(r, ph, pw);
+      const auto taps = taps_.of(regions_[size_t(r)], bin);
       const Vec<A> share(taps.share);
       const T* const from = grad + r * s_.map.channels + bin * channels_;
       for (int64_t c = 0; c < channels_; c += kLanes<A>) {
@@ -146,52 +113,14 @@ class BinTask {
     }
   }
 
-  // Bins [begin, end) of a region with kChannels channels, to the gradient of its map itself.
-  template <int kChannels>
-  void backward_in_place(int64_t r, int64_t begin, int64_t end, const T* grad, A* map) {
-    for (int64_t bin = begin; bin < end; ++bin) {
-      const Taps taps = taps_of(r, bin / s_.map.out_w, bin % s_.map.out_w);
-      A g[kChannels];
-      for (int c = 0; c < kChannels; ++c) g[c] = to_accum(grad[s_.out_offset(r, c * s_.map.bins() + bin)]) / taps.share;
-      for_each_value<kChannels>(taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });
-    }
-  }
-
  private:
-  // The pixels of a bin along both axes, and what its sum is divided by.
-  struct Taps {
-    const Pixel *y, *y_end, *x, *x_end;
-    A share;
-  };
-  Taps taps_of(int64_t r, int64_t ph, int64_t pw) {
-    const auto& [region, y, x] = regions_[size_t(r)];
-    const A share = max_of(region.y.length(ph) * region.x.length(pw), A(1));
-    if (!y.ends.empty()) return {y.begin_of(ph), y.end_of(ph), x.begin_of(pw), x.end_of(pw), share};
-    y_.clear(), x_.clear();
-    y_.add_bin(region.y, ph, A(1)), x_.add_bin(region.x, pw, A(1));
-    return {y_.begin_of(0), y_.end_of(0), x_.begin_of(0), x_.end_of(0), share};
-  }
-
-  // f(channel, weight, value) for all pixels of a bin.
-  template <int kChannels, class Value, class F>
-  void for_each_value(const Taps& taps, int64_t bin, Value* map, F&& f) const {
-    const int64_t pixel_stride = s_.map.channels_last ? s_.map.channels : 1, stride = s_.map.map_channel_stride(0);
-    for (auto row = taps.y; row != taps.y_end; ++row)
-      for (auto column = taps.x; column != taps.x_end; ++column) {
-        Value* const p = map + bin * stride + (row->at * map_.width + column->at) * pixel_stride;
-        for (int c = 0; c < kChannels; ++c) f(c, row->weight * column->weight, p[c * s_.map.bins() * stride]);
-      }
-  }
-
   const PsRoiShape& s_;
   const RoiAlignShape::Level& map_;
   const int64_t channels_;
   const Regions& regions_;
   std::vector<A> part_;  // of forward_planes
-  AxisPixels<A> y_, x_;  // of a bin, where they are not kept
+  TapsOfBins<A, Bins> taps_;
 };
-
-bool has_few_channels(const PsRoiShape& s) { return s.channels_out() > 0 && s.channels_out() <= kFewChannels; }
 
 // f(image, pixel) for every pixel of the maps.
 template <class Isa, class F>
@@ -207,21 +136,22 @@ void for_each_pixel(const PsRoiShape& s, const Cpu<Isa>& exec, F&& f) {
 template <class T, class Bins, class Isa>
 void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  const auto regions = load_regions<Bins>(s, rois, exec);
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   if (has_few_channels(s))
     return exec(s.map.rois, 1 + 4096 / s.map.channels, [&](int64_t begin, int64_t end) {
-      BinTask<T, Bins> task(s, regions);
+      TapsOfBins<A, Bins> taps(s);
+      RegionPixels<A, Bins> region;
       for (int64_t r = begin; r < end; ++r) {
-        const auto& region = regions[size_t(r)].region;
+        region.set(s, rois, r);
         T* const to = out + r * s.map.channels;
-        if (region.is_zero()) std::fill_n(to, s.map.channels, T{});
+        if (region.region.is_zero()) std::fill_n(to, s.map.channels, T{});
         else
           with_constant(channels, [&](auto count) {
-            task.template forward_in_place<count()>(r, input + region.image * s.map.channels * pixels, to);
+            pool_in_place<count()>(s, region, taps, input + region.region.image * s.map.channels * pixels, to);
           });
       }
     });
+  const auto regions = load_regions<Bins>(s, rois, exec);
   const auto indices = by_image(s, regions);
   const auto parts = std::make_unique_for_overwrite<A[]>(s.map.channels_last ? size_t(s.map.batch * bins * part) : 0);
   if (s.map.channels_last)
@@ -262,17 +192,17 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   const bool channels_last = s.map.channels_last;
   if constexpr (std::is_same_v<T, A>)
     if (has_few_channels(s)) {
-      exec(s.map.batch * s.map.channels, 1 + 16384 / pixels,
+      exec(s.map.batch * s.map.channels, 1 + 16384 / (pixels + 1),
            [&](int64_t begin, int64_t end) { std::fill_n(grad_input + begin * pixels, (end - begin) * pixels, A(0)); });
-      const int64_t shares = min_of(bins, ceil_div(exec.threads, s.map.batch));
+      const int64_t shares = min_of(bins, ceil_div(exec.threads, max_of(s.map.batch, int64_t(1))));
       return exec(s.map.batch * shares, 1, [&](int64_t begin, int64_t end) {
-        BinTask<T, Bins> task(s, regions);
+        TapsOfBins<A, Bins> taps(s);
         for (int64_t k = begin; k < end; ++k) {
           const int64_t image = k / shares, first = k % shares * bins / shares, last = (k % shares + 1) * bins / shares;
           for (const int64_t r : indices[size_t(image)])
             with_constant(channels, [&](auto count) {
-              task.template backward_in_place<count()>(r, first, last, grad,
-                                                       grad_input + image * s.map.channels * pixels);
+              add_in_place<count()>(s, regions[size_t(r)], taps, first, last, grad + r * s.map.channels,
+                                    grad_input + image * s.map.channels * pixels);
             });
         }
       });

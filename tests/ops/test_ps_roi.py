@@ -174,3 +174,14 @@ def test_huge_regions_cost_no_more_than_the_map(backend):
             out = op(x, roi, 3)
             out.sum().backward()
             assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("op", [ops.ps_roi_align, ops.ps_roi_pool])
+@pytest.mark.parametrize("shape", [(0, 4, 5, 5), (1, 4, 5, 5), (1, 4, 0, 5), (2, 4, 5, 0), (1, 0, 5, 5), (1, 68, 0, 0)])
+def test_nothing_to_read_or_to_add(backend, op, shape):
+    x = torch.zeros(shape, device=backend.device, requires_grad=True)
+    out = op(x, torch.zeros(0, 5, device=backend.device), 2)
+    out.sum().backward()
+    assert out.shape == (0, shape[1] // 4, 2, 2)
+    assert x.grad.shape == shape
+    assert not x.grad.any()

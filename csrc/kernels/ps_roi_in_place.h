@@ -1,0 +1,51 @@
+// CPU: position-sensitive pooling to few channels, region by region from the map itself: vectors of so few channels
+// would be mostly empty.
+#pragma once
+
+#include "ps_roi_taps.h"
+
+namespace fastvision {
+namespace {
+
+bool has_few_channels(const PsRoiShape& s) { return s.channels_out() > 0 && s.channels_out() <= 4; }
+
+// f(channel of the result, weight, value) for all pixels of a bin with kChannels channels.
+template <int kChannels, class A, class Value, class F>
+FV_HD void for_each_value(const PsRoiShape& s, const BinTaps<A>& taps, int64_t bin, Value* map, F&& f) {
+  const int64_t pixel_stride = s.map.channels_last ? s.map.channels : 1, stride = s.map.map_channel_stride(0);
+  for (auto row = taps.y; row != taps.y_end; ++row)
+    for (auto column = taps.x; column != taps.x_end; ++column) {
+      Value* const p = map + bin * stride + (row->at * s.map.level[0].width + column->at) * pixel_stride;
+      for (int c = 0; c < kChannels; ++c) f(c, row->weight * column->weight, p[c * s.map.bins() * stride]);
+    }
+}
+
+// All bins of a region. map: of its image; out: of the region.
+template <int kChannels, class T, class Bins>
+void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& region, TapsOfBins<Accum<T>, Bins>& taps_of,
+                   const T* map, T* out) {
+  using A = Accum<T>;
+  for (int64_t bin = 0; bin < s.map.bins(); ++bin) {
+    const BinTaps<A> taps = taps_of.of(region, bin);
+    A sums[kChannels] = {};
+    for_each_value<kChannels>(s, taps, bin, map,
+                              [&](int c, A weight, const T& value) FV_INLINE { sums[c] += weight * to_accum(value); });
+    for (int c = 0; c < kChannels; ++c)
+      out[s.out_offset(0, c * s.map.bins() + bin)] = from_accum<T>(sums[c] / taps.share);
+  }
+}
+
+// Adds the gradient of bins [begin, end) of a region. grad: of the region; map: the gradient of its image.
+template <int kChannels, class A, class Bins>
+void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& taps_of, int64_t begin,
+                  int64_t end, const A* grad, A* map) {
+  for (int64_t bin = begin; bin < end; ++bin) {
+    const BinTaps<A> taps = taps_of.of(region, bin);
+    A g[kChannels];
+    for (int c = 0; c < kChannels; ++c) g[c] = grad[s.out_offset(0, c * s.map.bins() + bin)] / taps.share;
+    for_each_value<kChannels>(s, taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });
+  }
+}
+
+}  // namespace
+}  // namespace fastvision
