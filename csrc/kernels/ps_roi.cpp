@@ -70,7 +70,7 @@ class BinTask {
     part_.resize(size_t(max_of(rows.end - rows.begin, int64_t(0)) * across * channels_));
     for (int64_t y = rows.begin; y < rows.end && across > 0; ++y)
       transpose(planes + y * map_.width + columns.begin, s_.map.bins() * map_.height * map_.width, channels_, across,
-                &part_[size_t((y - rows.begin) * across * channels_)], channels_);
+                part_.data() + (y - rows.begin) * across * channels_, channels_);
     forward(bin, indices, part_.data(), rows.begin, columns.begin, across, out);
   }
 
@@ -157,14 +157,14 @@ void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* 
   if (s.map.channels_last)
     for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
       transpose(input + (image * pixels + pixel) * s.map.channels, bins, channels, bins,
-                &parts[size_t(image * bins * part + pixel * channels)], part);
+                parts.get() + image * bins * part + pixel * channels, part);
     });
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
     BinTask<T, Bins> task(s, regions);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bins, bin = k % bins;
       if (s.map.channels_last)
-        task.forward(bin, indices[size_t(image)], &parts[size_t(k * part)], 0, 0, s.map.level[0].width, out);
+        task.forward(bin, indices[size_t(image)], parts.get() + k * part, 0, 0, s.map.level[0].width, out);
       else task.forward_planes(bin, indices[size_t(image)], input + (image * s.map.channels + bin) * pixels, out);
     }
   });
@@ -214,7 +214,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
     std::vector<A> own(channels_last ? 0 : size_t(part));
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bins, bin = k % bins;
-      task.backward(bin, indices[size_t(image)], by_bin.at, channels_last ? &parts[size_t(k * part)] : own.data());
+      task.backward(bin, indices[size_t(image)], by_bin.at, channels_last ? parts.get() + k * part : own.data());
       if (!channels_last)
         transpose(own.data(), channels, pixels, channels, grad_input + (image * s.map.channels + bin) * pixels,
                   bins * pixels);
@@ -222,7 +222,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   });
   if (channels_last)
     for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
-      transpose(&parts[size_t(image * bins * part + pixel * channels)], part, bins, channels,
+      transpose(parts.get() + image * bins * part + pixel * channels, part, bins, channels,
                 grad_input + (image * pixels + pixel) * s.map.channels, bins);
     });
 }
