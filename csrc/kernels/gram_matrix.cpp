@@ -1,6 +1,7 @@
 // Blocks of 256 x 256 results over a part of the pixels are computed 64 pixels at a time, from copies of the features
 // that stay in the cache: in memory their rows lie far apart, often at powers of two. Where such blocks are few and
-// their unequal work (those on the diagonal have half of it) would not divide among threads, they have 128 x 128.
+// their unequal work (those on the diagonal have half of it) would not divide among threads, they have 128 x 128. Up to
+// 32 channels are summed from where they lie.
 #include "gram_matrix.h"
 
 #include <algorithm>
@@ -131,12 +132,13 @@ void add_pixels(const GramShape& s, const A* x, const A* y, int64_t pixels, A* s
       add_outer_products<rows()>(x + r, s.rows, y + c, s.columns, pixels, min_of(s.columns - c, kLanes<A>),
                                  sums + r * s.columns + c, s.columns);
     };
-    const int64_t last = s.symmetric ? min_of(s.rows, c + kLanes<A>) : s.rows;
+    // The same blocks with one input as with two, so that their sums have the same bits.
+    const int64_t last = s.symmetric ? c + kLanes<A> : s.rows;
     int64_t r = 0;
     if constexpr (kVectorBytes == 64)
-      for (; r + 16 <= last; r += 16) block(std::integral_constant<int, 16>(), r);
-    for (; r + 8 <= last; r += 8) block(std::integral_constant<int, 8>(), r);
-    for (; r < last; r += 4) with_constant(last - r, [&](auto rows) { block(rows, r); });
+      for (; r < last && r + 16 <= s.rows; r += 16) block(std::integral_constant<int, 16>(), r);
+    for (; r < last && r + 8 <= s.rows; r += 8) block(std::integral_constant<int, 8>(), r);
+    for (; r < last && r < s.rows; r += 4) with_constant(s.rows - r, [&](auto rows) { block(rows, r); });
   }
 }
 
@@ -151,16 +153,17 @@ void sum_few(const GramShape& s, int64_t part, const T* x, const T* y, std::vect
   const int64_t first = part * s.pixels_per_part(), end = min_of(first + s.pixels_per_part(), s.pixels);
   for (int64_t p = first; p < end; p += kFewPixels) {
     const int64_t pixels = min_of(kFewPixels, end - p);
-    const auto at = [&](const T* features, int64_t channels, A* to) {
+    const auto at = [&](const T* features, int64_t channels, int64_t offset) {
       const T* const from = features + p * (s.channels_last ? channels : 1);
       if constexpr (kInPlace) return from;
+      A* const to = scratch.data() + offset;
       if (s.channels_last) copy_numbers(from, pixels * channels, to);
       else
         for (int64_t c = 0; c < channels; ++c) copy_numbers(from + c * s.pixels, pixels, to + c * kFewStride);
       return static_cast<const A*>(to);
     };
-    const A* const of_x = at(x, s.rows, scratch.data());
-    const A* const of_y = s.symmetric ? of_x : at(y, s.columns, scratch.data() + s.rows * kFewStride);
+    const A* const of_x = at(x, s.rows, 0);
+    const A* const of_y = s.symmetric ? of_x : at(y, s.columns, s.rows * kFewStride);
     if (s.channels_last) add_pixels(s, of_x, of_y, pixels, partial);
     else add_rows(s, of_x, of_y, kInPlace ? s.pixels : kFewStride, pixels, partial);
   }

@@ -1,6 +1,6 @@
 // A bin reads channels of its own, one for each output channel. So a task takes one bin of all regions of an image and
 // these channels, innermost: then a bin is a sum of vectors. A channels_last map is copied to such parts at once, one
-// in NCHW for each task, only what the regions reach; few channels are read where they lie. Results are
+// in NCHW for each task, only what the regions reach. (Few channels: ps_roi_in_place.h, region by region.) Results are
 // [region][bin][channel] first, as in channels_last. Backward: the task owns the bin's channels, so every sum is in the
 // order of the regions. Products and sums are rounded one by one: results are the same for every instruction set.
 #include "ps_roi.h"
@@ -23,7 +23,7 @@ template <class Bins, class A, class Isa>
 std::vector<RegionPixels<A, Bins>> load_regions(const PsRoiShape& s, const A* rois, const Cpu<Isa>& exec) {
   std::vector<RegionPixels<A, Bins>> regions(size_t(s.map.rois));
   exec(s.map.rois, kRegions, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) regions[size_t(r)].set(s, rois, r);
+    for (int64_t r = begin; r < end; ++r) regions[size_t(r)].set(s, rois, r, s.map.rois);
   });
   return regions;
 }
@@ -142,7 +142,7 @@ void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* 
       TapsOfBins<A, Bins> taps(s);
       RegionPixels<A, Bins> region;
       for (int64_t r = begin; r < end; ++r) {
-        region.set(s, rois, r);
+        region.set(s, rois, r, 1);
         T* const to = out + r * s.map.channels;
         if (region.region.is_zero()) std::fill_n(to, s.map.channels, T{});
         else

@@ -15,10 +15,11 @@ struct RegionPixels {
   PsRegion<Bins> region;
   AxisPixels<A> y, x;
 
-  void set(const PsRoiShape& s, const A* rois, int64_t r) {
+  // kept: regions whose pixels are in memory at the same time.
+  void set(const PsRoiShape& s, const A* rois, int64_t r, int64_t kept) {
     const int64_t sides = s.map.level[0].height + s.map.level[0].width + s.map.out_h + s.map.out_w;
     region = load_region(rois, s, r, Bins{});
-    if (region.is_zero() || sides > kKeptPixels / max_of(s.map.rois, int64_t(1))) return;
+    if (region.is_zero() || sides > kKeptPixels / kept) return;
     y.set(region.y, s.map.out_h, A(1));
     x.set(region.x, s.map.out_w, A(1));
   }

@@ -222,7 +222,7 @@ void roi_align_backward(const RoiAlignShape& s, const T* grad, const Accum<T>* r
           if (!cleared) clear_tile(s, tile, past_caches, map);
           continue;
         }
-        const int64_t at_once = max_of(kPacked / max_of(bins * kLanes<A>, int64_t(1)), int64_t(1)) * kLanes<A>;
+        const int64_t at_once = max_of(kPacked / (bins * kLanes<A>), int64_t(1)) * kLanes<A>;
         for (int64_t first = 0; first < s.channels; first += at_once) {
           const int64_t channels = min_of(at_once, s.channels - first);
           packed.resize(max_of(packed.size(), size_t(ceil_div(channels, kLanes<A>) * kLanes<A> * bins)));

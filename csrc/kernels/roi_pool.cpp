@@ -133,8 +133,9 @@ void roi_pool(const RoiPoolShape& s, const T* input, const Accum<T>* rois, T* ou
   const int64_t per_roi = s.channels * s.bins();
   const Regions<A> regions(s, rois);
   PackedMaps<A> maps(s, regions);
-  if (!maps.pays(s, regions))
-    return exec(s.rois, 1 + 4096 / (per_roi + 1), [&](int64_t begin, int64_t end) {
+  // One region to an image is packed with the map, which threads share.
+  if (const int64_t alone = values_of_regions(s, regions); alone < maps.size())
+    return exec(s.rois, 1 + 8192 / (alone / s.rois + per_roi + 1), [&](int64_t begin, int64_t end) {
       std::vector<A> scratch;
       for (int64_t r = begin; r < end; ++r) {
         const T* const image = input + s.image_offset(max_of(regions.image[size_t(r)], int64_t(0)));

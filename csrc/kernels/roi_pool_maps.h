@@ -95,6 +95,14 @@ struct PackedMap {
   const A* at(int64_t y, int64_t x) const { return values + ((y - top) * width + x - left) * stride; }
 };
 
+// Values of all regions' parts of the maps, each by itself.
+template <class A>
+int64_t values_of_regions(const RoiPoolShape& s, const Regions<A>& regions) {
+  int64_t pixels = 0;
+  for (int64_t r = 0; r < s.rois; ++r) pixels += regions.window(r).pixels();
+  return pixels * s.channels;
+}
+
 // The parts of all maps that regions read, in the accumulation type: for each image (chunk of channels, pixel,
 // channel).
 template <class A>
@@ -117,13 +125,8 @@ struct PackedMaps {
       offsets.push_back(offsets.back() + w.pixels() * s.channels);
     }
   }
-  // Whether to pack them costs less than to pack each region by itself.
-  bool pays(const RoiPoolShape& s, const Regions<A>& regions) const {
-    int64_t alone = 0;
-    for (int64_t r = 0; r < s.rois; ++r) alone += regions.window(r).pixels();
-    return alone * s.channels > offsets.back();
-  }
-  void allocate() { values.resize(size_t(offsets.back() + kLanes<A>)); }
+  int64_t size() const { return offsets.back(); }
+  void allocate() { values.resize(size_t(size() + kLanes<A>)); }
   template <class T>
   void pack_chunk(const RoiPoolShape& s, const T* input, int64_t image, int64_t chunk) {
     const int64_t first = chunk * kChannels<A>, channels = min_of(kChannels<A>, s.channels - first);

@@ -155,7 +155,8 @@ FV_HD Vec<Accum<T>> load_strided(const T* p, int64_t stride, int64_t n) {
 template <class To, class From>
 FV_HD void copy_numbers(const From* from, int64_t count, To* to) {
   static_assert(std::is_same_v<Accum<To>, Accum<From>>);
-  for_each_vector<Accum<To>>(count, [&](int64_t i, int, auto n) { store_vector(to + i, load_vector(from + i, n), n); });
+  for_each_vector<Accum<To>>(
+      count, [&](int64_t i, int, auto n) FV_INLINE { store_vector(to + i, load_vector(from + i, n), n); });
 }
 // to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Blocks of vectors are in registers.
 template <class To, class From>

@@ -271,7 +271,7 @@ def model_arguments(b):
 
 
 def box_functions(b):
-    """Not in the list: the functions in plain PyTorch obey the rules too."""
+    """Not in the list: functions that are not always kernels obey the rules too."""
     boxes = T([[0.0, 0, nan, 5], [0, 0, inf, 5], [3, 3, 1, 1], [-3e38, -3e38, 3e38, 3e38]])
     assert ops.box_area(boxes).tolist()[1:] == [inf, 0, inf]
     assert ops.remove_small_boxes(boxes, 0.0).tolist() == [1, 3]

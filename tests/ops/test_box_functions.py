@@ -1,5 +1,6 @@
 """box_area, box_convert, clip_boxes_to_image, remove_small_boxes and masks_to_boxes."""
 
+import importlib
 import itertools
 import math
 
@@ -169,6 +170,28 @@ def test_kernels_compute_as_plain_torch_does(backend, n, dtype):
             assert got.is_contiguous()
 
 
-def test_kernel_of_areas_takes_16_bits(backend):
-    boxes = random_boxes(backend.vary(0), 100, dtype=torch.bfloat16).to(backend.device)
-    assert torch.equal(ops.box_area(boxes), ops.box_area(boxes.float()))
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+def test_areas_of_many_boxes(backend, dtype):
+    """More than one thread takes."""
+    boxes = random_boxes(backend.vary(0), 40_001, dtype=dtype)
+    sides = boxes.double()[:, 2:] - boxes.double()[:, :2]
+    assert_close(ops.box_area(boxes.to(backend.device)), sides.clamp(min=0).prod(1))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_unknown_formats_of_raw_ops(device):
+    boxes = torch.zeros(3, 4, device=device)
+    for call in (
+        lambda: torch.ops.fastvision.box_area(boxes, 3),
+        lambda: torch.ops.fastvision.box_convert(boxes, 0, -1),
+    ):
+        with pytest.raises(RuntimeError, match="format: expected 0 to 2"):
+            call()
+
+
+def test_boxes_on_devices_without_kernels_are_computed_by_torch(monkeypatch):
+    boxes = torch.tensor([[0.0, 0, 2, 3]])
+    for module, name, value in (("box_convert", "_has_kernel_on", lambda device: False), ("box_area", "_op", None)):
+        monkeypatch.setattr(importlib.import_module(f"fastvision.ops.{module}"), name, value)
+    assert ops.box_area(boxes).tolist() == [6]
+    assert ops.box_convert(boxes, "xyxy", "cxcywh").tolist() == [[1, 1.5, 2, 3]]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
-from .box_convert import PLAIN_FORMATS, check_boxes, has_kernel
+from .box_convert import PLAIN_FORMATS, check_boxes, check_format, has_kernel
 
 _op = _lib.Op("box_area")
 
@@ -21,6 +21,7 @@ def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
     Returns:
         ``(...)``: float32 for 16-bit and float32 boxes, float64 for float64, int64 for integers, where coordinates
         count up to 2**62 and areas up to 2**63 - 1. A side is ``max(x2 - x1, 0)``; finite coordinates never give NaN.
+        Sides below the smallest normal number of the dtype lose their last bit.
 
     Differentiable and deterministic.
 
@@ -54,6 +55,7 @@ def _sides(boxes: Tensor, fmt: str) -> tuple[Tensor, Tensor]:
 def _(boxes: Tensor, format: int) -> Tensor:
     _arguments.floats("box_area", "boxes", boxes)
     _arguments.shape(boxes.dim() >= 1 and boxes.shape[-1] == 4, "box_area", "boxes", boxes, "(..., 4)")
+    check_format("box_area", format)
     return boxes.new_empty(boxes.shape[:-1])
 
 

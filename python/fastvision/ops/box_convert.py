@@ -1,6 +1,8 @@
 """Conversions between box formats, in plain PyTorch; upright float boxes alone, where nothing has to know what is done,
 by a kernel: csrc/kernels/box_convert.{h,cpp,cu}, csrc/torch/box_convert.cpp."""
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -60,14 +62,22 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     return torch.stack((a, b, c, d), -1)
 
 
+@functools.cache
+def _has_kernel_on(device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(
+        f"fastvision::{_op.name}", torch._C._dispatch_key_for_device(device)
+    )
+
+
 def has_kernel(boxes: Tensor) -> bool:
-    """Whether kernels on boxes have the dtype, and neither gradients nor torch.compile and torch.func look on."""
+    """Whether kernels have dtype and device of the boxes, and no gradients, torch.compile or torch.func look on."""
     return (
         boxes.dtype in (torch.float32, torch.float64)
         and not (boxes.requires_grad and torch.is_grad_enabled())
         and not torch.compiler.is_compiling()
         and not _lib.in_transform()
         and forward_ad._current_level < 0
+        and _has_kernel_on(boxes.device.type)
     )
 
 
@@ -75,6 +85,8 @@ def has_kernel(boxes: Tensor) -> bool:
 def _(boxes: Tensor, in_format: int, out_format: int) -> Tensor:
     _arguments.floats("box_convert", "boxes", boxes)
     _arguments.shape(boxes.dim() >= 1 and boxes.shape[-1] == 4, "box_convert", "boxes", boxes, "(..., 4)")
+    for format in (in_format, out_format):
+        check_format("box_convert", format)
     return boxes.new_empty(boxes.shape)
 
 
@@ -117,3 +129,9 @@ def check_boxes(
     columns = _ROTATED_FORMATS.get(fmt, 4)
     if boxes.dim() == 0 or boxes.shape[-1] != columns:
         raise ValueError(f"{op}: boxes: expected shape (..., {columns}), got {tuple(boxes.shape)}")
+
+
+def check_format(op: str, format: int) -> None:
+    """What the bindings check, in their words."""
+    expected = "expected 0 to 2 (corners, corner and sides, centre and sides)"
+    _lib.check(0 <= format <= 2, op, ": format: ", expected, ", got ", format)

@@ -22,7 +22,7 @@ def gram_matrix(x: Tensor, y: Tensor | None = None, *, normalize: bool = False) 
 
     Returns:
         ``(N, C, C)`` or ``(N, C, D)`` in float32, or float64 for float64 features. Without ``y`` the result equals its
-        transpose bit for bit, and only half of it is computed. Without pixels it is 0.
+        transpose bit for bit, and of many channels only half of it is computed. Without pixels it is 0.
 
     Twice differentiable. Deterministic. 16-bit features are multiplied exactly and added up in float32. float32 is
     never rounded, except on CUDA where torch allows TF32 (``torch.backends.cuda.matmul.fp32_precision``). NaN and
