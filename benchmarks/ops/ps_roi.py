@@ -1,4 +1,7 @@
-"""Position-sensitive pooling (R-FCN, 21 classes) and RoIAlign (Light-Head R-CNN, 10 channels), forward and backward."""
+"""Position-sensitive pooling (R-FCN: 21 classes, and the boxes of all) and RoIAlign (Light-Head R-CNN: 10 channels).
+
+Forward and backward.
+"""
 
 import torch
 from fastvision import ops
@@ -65,11 +68,15 @@ def build(
 
 R_FCN, LIGHT_HEAD = {"kind": "pool", "rois": 300, "channels": 21}, {"kind": "align", "rois": 1000, "channels": 10}
 SMOKE = {"rois": 5, "channels": 2, "shape": (10, 12), "stride": 80}
+BOXES = {**R_FCN, "channels": 4}  # of all classes together
 NHWC, BACKWARD = {"channels_last": True}, {"backward": True}
 WORKLOADS = [
     Workload("pool 300 x 7x7 of 1029x50x84, NCHW", build, R_FCN, SMOKE),
     Workload("pool 300 x 7x7 of 1029x50x84, NHWC", build, {**R_FCN, **NHWC}, SMOKE),
     Workload("pool 300 x 7x7 of 1029x50x84, NCHW backward", build, {**R_FCN, **BACKWARD}, SMOKE),
+    Workload("pool 300 x 7x7 of 196x50x84, NCHW", build, BOXES, SMOKE),
+    Workload("pool 300 x 7x7 of 196x50x84, NHWC", build, {**BOXES, **NHWC}, SMOKE),
+    Workload("pool 300 x 7x7 of 196x50x84, NCHW backward", build, {**BOXES, **BACKWARD}, SMOKE),
     Workload("align 1000 x 7x7 of 490x50x84, NCHW", build, LIGHT_HEAD, SMOKE),
     Workload("align 1000 x 7x7 of 490x50x84, NHWC", build, {**LIGHT_HEAD, **NHWC}, SMOKE),
     Workload("align 1000 x 7x7 of 490x50x84, NCHW backward", build, {**LIGHT_HEAD, **BACKWARD}, SMOKE),

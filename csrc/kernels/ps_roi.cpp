@@ -56,13 +56,13 @@ class BinTask {
 
  public:
   BinTask(const PsRoiShape& s, const Regions& regions)
-      : s_(s), map_(s.map.level[0]), channels_(s.channels_out()), regions_(regions), taps_(s) {}
+      : s_(s), map_(s.map.level[0]), channels_(s.channels_out()), regions_(regions), bins_(s) {}
 
   // planes: channel c of the output reads plane c * bins. out: [region][bin][channel].
   void forward_planes(int64_t bin, const std::vector<int64_t>& indices, const T* planes, T* out) {
     Range rows{map_.height, 0}, columns{map_.width, 0};
     for (const int64_t r : indices) {
-      const auto taps = taps_.of(regions_[size_t(r)], bin);
+      const auto taps = bins_.taps(regions_[size_t(r)], bin);
       rows.include(taps.y, taps.y_end);
       columns.include(taps.x, taps.x_end);
     }
@@ -78,7 +78,7 @@ class BinTask {
   void forward(int64_t bin, const std::vector<int64_t>& indices, const A* part, int64_t first_row, int64_t first_column,
                int64_t across, T* out) {
     for (const int64_t r : indices) {
-      const auto taps = taps_.of(regions_[size_t(r)], bin);
+      const auto taps = bins_.taps(regions_[size_t(r)], bin);
       const Vec<A> share(taps.share);
       T* const to = out + r * s_.map.channels + bin * channels_;
       for (int64_t c = 0; c < channels_; c += kLanes<A>) {
@@ -98,7 +98,7 @@ class BinTask {
   void backward(int64_t bin, const std::vector<int64_t>& indices, const T* grad, A* part) {
     std::fill_n(part, map_.height * map_.width * channels_, A(0));
     for (const int64_t r : indices) {
-      const auto taps = taps_.of(regions_[size_t(r)], bin);
+      const auto taps = bins_.taps(regions_[size_t(r)], bin);
       const Vec<A> share(taps.share);
       const T* const from = grad + r * s_.map.channels + bin * channels_;
       for (int64_t c = 0; c < channels_; c += kLanes<A>) {
@@ -119,7 +119,7 @@ class BinTask {
   const int64_t channels_;
   const Regions& regions_;
   std::vector<A> part_;  // of forward_planes
-  TapsOfBins<A, Bins> taps_;
+  TapsOfBins<A, Bins> bins_;
 };
 
 // f(image, pixel) for every pixel of the maps.
@@ -131,6 +131,33 @@ void for_each_pixel(const PsRoiShape& s, const Cpu<Isa>& exec, F&& f) {
   });
 }
 
+// In NCHW a row of bins at a time, whose planes stay in the cache from when they are cleared.
+template <class A, class Bins, class Isa>
+void few_channels_backward(const PsRoiShape& s, const std::vector<RegionPixels<A, Bins>>& regions,
+                           const std::vector<std::vector<int64_t>>& by_image, const A* grad, A* grad_input,
+                           const Cpu<Isa>& exec) {
+  const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels();
+  const bool planes = !s.map.channels_last;
+  if (!planes)
+    for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
+      std::fill_n(grad_input + (image * pixels + pixel) * s.map.channels, s.map.channels, A(0));
+    });
+  const int64_t shares = planes ? s.map.out_h : min_of(bins, ceil_div(exec.threads, max_of(s.map.batch, int64_t(1))));
+  exec(s.map.batch * shares, 1, [&](int64_t begin, int64_t end) {
+    TapsOfBins<A, Bins> of_bins(s);
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t image = k / shares, first = k % shares * bins / shares, last = (k % shares + 1) * bins / shares;
+      A* const map = grad_input + image * s.map.channels * pixels;
+      for (int64_t c = 0; planes && c < channels; ++c)
+        std::fill_n(map + (c * bins + first) * pixels, (last - first) * pixels, A(0));
+      for (const int64_t r : by_image[size_t(image)])
+        with_constant(channels, [&](auto count) {
+          add_in_place<count()>(s, regions[size_t(r)], of_bins, first, last, grad + r * s.map.channels, map);
+        });
+    }
+  });
+}
+
 }  // namespace
 
 template <class T, class Bins, class Isa>
@@ -139,7 +166,7 @@ void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* 
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   if (has_few_channels(s))
     return exec(s.map.rois, 1 + 4096 / s.map.channels, [&](int64_t begin, int64_t end) {
-      TapsOfBins<A, Bins> taps(s);
+      TapsOfBins<A, Bins> of_bins(s);
       RegionPixels<A, Bins> region;
       for (int64_t r = begin; r < end; ++r) {
         region.set(s, rois, r, 1);
@@ -147,7 +174,7 @@ void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* 
         if (region.region.is_zero()) std::fill_n(to, s.map.channels, T{});
         else
           with_constant(channels, [&](auto count) {
-            pool_in_place<count()>(s, region, taps, input + region.region.image * s.map.channels * pixels, to);
+            pool_in_place<count()>(s, region, of_bins, input + region.region.image * s.map.channels * pixels, to);
           });
       }
     });
@@ -191,22 +218,7 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   const bool channels_last = s.map.channels_last;
   if constexpr (std::is_same_v<T, A>)
-    if (has_few_channels(s)) {
-      exec(s.map.batch * s.map.channels, 1 + 16384 / (pixels + 1),
-           [&](int64_t begin, int64_t end) { std::fill_n(grad_input + begin * pixels, (end - begin) * pixels, A(0)); });
-      const int64_t shares = min_of(bins, ceil_div(exec.threads, max_of(s.map.batch, int64_t(1))));
-      return exec(s.map.batch * shares, 1, [&](int64_t begin, int64_t end) {
-        TapsOfBins<A, Bins> taps(s);
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t image = k / shares, first = k % shares * bins / shares, last = (k % shares + 1) * bins / shares;
-          for (const int64_t r : indices[size_t(image)])
-            with_constant(channels, [&](auto count) {
-              add_in_place<count()>(s, regions[size_t(r)], taps, first, last, grad + r * s.map.channels,
-                                    grad_input + image * s.map.channels * pixels);
-            });
-        }
-      });
-    }
+    if (has_few_channels(s)) return few_channels_backward(s, regions, indices, grad, grad_input, exec);
   const ChannelsLast<T> by_bin(grad, s.map.rois, channels, bins, !channels_last, exec);
   const auto parts = std::make_unique_for_overwrite<A[]>(channels_last ? size_t(s.map.batch * bins * part) : 0);
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {

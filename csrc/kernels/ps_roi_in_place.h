@@ -22,11 +22,11 @@ FV_HD void for_each_value(const PsRoiShape& s, const BinTaps<A>& taps, int64_t b
 
 // All bins of a region. map: of its image; out: of the region.
 template <int kChannels, class T, class Bins>
-void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& region, TapsOfBins<Accum<T>, Bins>& taps_of,
+void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& region, TapsOfBins<Accum<T>, Bins>& of_bins,
                    const T* map, T* out) {
   using A = Accum<T>;
   for (int64_t bin = 0; bin < s.map.bins(); ++bin) {
-    const BinTaps<A> taps = taps_of.of(region, bin);
+    const BinTaps<A> taps = of_bins.taps(region, bin);
     A sums[kChannels] = {};
     for_each_value<kChannels>(s, taps, bin, map,
                               [&](int c, A weight, const T& value) FV_INLINE { sums[c] += weight * to_accum(value); });
@@ -37,10 +37,10 @@ void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& regi
 
 // Adds the gradient of bins [begin, end) of a region. grad: of the region; map: the gradient of its image.
 template <int kChannels, class A, class Bins>
-void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& taps_of, int64_t begin,
+void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& of_bins, int64_t begin,
                   int64_t end, const A* grad, A* map) {
   for (int64_t bin = begin; bin < end; ++bin) {
-    const BinTaps<A> taps = taps_of.of(region, bin);
+    const BinTaps<A> taps = of_bins.taps(region, bin);
     A g[kChannels];
     for (int c = 0; c < kChannels; ++c) g[c] = grad[s.out_offset(0, c * s.map.bins() + bin)] / taps.share;
     for_each_value<kChannels>(s, taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });

@@ -38,7 +38,7 @@ class TapsOfBins {
   explicit TapsOfBins(const PsRoiShape& s) : across_(s.map.out_w) {}
 
   // Until the next call.
-  BinTaps<A> of(const RegionPixels<A, Bins>& from, int64_t bin) {
+  BinTaps<A> taps(const RegionPixels<A, Bins>& from, int64_t bin) {
     const auto& [region, y, x] = from;
     const int64_t ph = bin / across_, pw = bin % across_;
     const A share = max_of(region.y.length(ph) * region.x.length(pw), A(1));
