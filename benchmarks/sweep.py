@@ -2,7 +2,7 @@
 
 Draws problems of the ops that torch or torchvision has too; most are small or odd, where the suite has those of real
 models. Takes the times of the result, and of the result with its gradients, in turns in one process, and prints them
-with the slower ones marked. On the CPU.
+with the slower ones marked, and those whose results differ. On the CPU.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from . import inputs
 from .gradients import with_gradients
 from .measure import on_cpu
 from .rivals import torchvision
+from .workload import compare
 
 TOLERANCE = 1.03
 Function = Callable[..., Any]
@@ -92,9 +93,15 @@ def of_regions(random: Random, dtype: torch.dtype) -> Iterator[Problem]:
         yield Problem(_map(f"roi_pool {maps}", last), *_both("roi_pool", *given), (x, rois))
     channels = max(1, channels // bins**2) * bins**2
     maps = f"{images} x {channels} x {size} x {size}, {count} of {bins} x {bins}"
-    for last, op in itertools.product((False, True), ("ps_roi_align", "ps_roi_pool")):
+    for last in (False, True):
         x = _floats(random, dtype, images, channels, size, size, channels_last=last)
-        yield Problem(_map(f"{op} {maps}", last), *_both(op, *given), (x, rois))
+        yield Problem(_map(f"ps_roi_align {maps}", last), *_both("ps_roi_align", *given), (x, rois))
+        yield Problem(
+            _map(f"ps_roi_pool {maps}", last),
+            lambda x, rois: ops.ps_roi_pool(x, rois, *given, legacy_border=True),
+            lambda x, rois: torchvision.ops.ps_roi_pool(x, rois, *given),
+            (x, rois),
+        )
 
 
 def of_deformations(random: Random, dtype: torch.dtype) -> Iterator[Problem]:
@@ -148,7 +155,8 @@ def _call(function: Function, tensors: tuple[Tensor, ...], gradient: bool) -> Ca
     first, *others = tensors
 
     def of_first(x: Tensor) -> Tensor:
-        return function(x, *others)  # type: ignore[no-any-return]
+        result: Tensor = function(x, *others)
+        return result
 
     return with_gradients(of_first, first, weight=torch.ones_like(of_first(first)))
 
@@ -164,27 +172,30 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if torchvision is None:
         parser.error("needs torchvision")
-    factors = []
+    factors, different = [], 0
     for problem in problems(options.rounds, options.seed, getattr(torch, options.dtype)):
         if options.only not in problem.name:
             continue
         for gradient in (False, True)[: 1 + problem.differentiable]:
-            try:
-                contestants = (("ours", problem.ours), ("rival", problem.rival))
-                calls = {name: _call(function, problem.tensors, gradient) for name, function in contestants}
-                for call in calls.values():
-                    call()
-            except (RuntimeError, NotImplementedError) as error:
-                print(f"{problem.name}: {error}", flush=True)
-                continue
-            times = on_cpu(calls, options.threads, options.seconds)
-            ours, rival = times["ours"].wall, times["rival"].wall
-            factors.append(rival / ours)
-            note = "  slower" if ours > TOLERANCE * rival else ""
             kind = " with gradient" if gradient else ""
-            print(f"{problem.name}{kind}: {ours:.4g} ms, rival {rival:.4g}, {rival / ours:.2f}x{note}", flush=True)
+            ours = _call(problem.ours, problem.tensors, gradient)
+            result = ours()
+            try:
+                rival = _call(problem.rival, problem.tensors, gradient)
+                gate = compare(result, rival())
+            except RuntimeError as error:  # such as a type that it does not have
+                print(f"{problem.name}{kind}: rival: {error}", flush=True)
+                continue
+            differs = gate.error > 10 * gate.limit  # both round
+            times = on_cpu({"ours": ours, "rival": rival}, options.threads, options.seconds)
+            own, other = times["ours"].wall, times["rival"].wall
+            factors.append(other / own)
+            note = "  slower" if own > TOLERANCE * other else ""
+            note += f"  differs by {gate.error:.1e}" if differs else ""
+            different += differs
+            print(f"{problem.name}{kind}: {own:.4g} ms, rival {other:.4g}, {other / own:.2f}x{note}", flush=True)
     slower = sum(factor * TOLERANCE < 1 for factor in factors)
-    print(f"{len(factors)} problems, more than 3 % slower in {slower}")
+    print(f"{len(factors)} problems, more than 3 % slower in {slower}, different results in {different}")
     return 0
 
 

@@ -22,14 +22,13 @@ FV_HD VecOf<A, Isa> log_of_any(VecOf<A, Isa> v) {
 
 template <Coding kCoding, class T, class Isa>
 void code_boxes(const BoxCoderShape& s, const T* references, const T* in, T* out, const Cpu<Isa>& exec) {
-  constexpr int64_t kLanes = Vec<T>::kLanes;
   const auto code = [&](const Box<Vec<T>>& reference, int64_t k, int64_t count) {
     store_boxes(out + 4 * k, code_one<kCoding>(s, reference, load_boxes(in + 4 * k, count)), count);
   };
   if (s.per_reference == 1) {
-    exec(ceil_div(s.references, kLanes), 1 + 4096 / kLanes, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin * kLanes; i < min_of(end * kLanes, s.references); i += kLanes) {
-        const int64_t count = min_of(kLanes, s.references - i);
+    exec(ceil_div(s.references, kLanes<T>), 1 + 4096 / kLanes<T>, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin * kLanes<T>; i < min_of(end * kLanes<T>, s.references); i += kLanes<T>) {
+        const int64_t count = min_of(kLanes<T>, s.references - i);
         code(load_boxes(references + 4 * i, count), i, count);
       }
     });
@@ -39,8 +38,8 @@ void code_boxes(const BoxCoderShape& s, const T* references, const T* in, T* out
     for (int64_t i = begin; i < end; ++i) {
       const Box<T> one = load_box(references + 4 * i);
       const Box<Vec<T>> reference{one.x1, one.y1, one.x2, one.y2};
-      for (int64_t k = 0; k < s.per_reference; k += kLanes)
-        code(reference, i * s.per_reference + k, min_of(kLanes, s.per_reference - k));
+      for (int64_t k = 0; k < s.per_reference; k += kLanes<T>)
+        code(reference, i * s.per_reference + k, min_of(kLanes<T>, s.per_reference - k));
     }
   });
 }

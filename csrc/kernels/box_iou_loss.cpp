@@ -15,7 +15,7 @@ struct BoxChunk {
   void load(const T* boxes, int64_t n) {
     for (int64_t i = 0; i < n; ++i)
       for (int k = 0; k < 4; ++k) at[k][i] = boxes[4 * i + k];
-    for (int64_t i = n; i % Vec<T>::kLanes; ++i)
+    for (int64_t i = n; i % kLanes<T>; ++i)
       for (int k = 0; k < 4; ++k) at[k][i] = 0;
   }
   void store(T* boxes, int64_t n) const {

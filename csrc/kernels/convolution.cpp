@@ -111,13 +111,15 @@ template <class T, class Isa>
 void convolution_product(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
   const int64_t work = s.batch * s.small_h * s.small_w * s.taps();  // of one channel
   if (is_depthwise_last(s)) {
-    constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
     const DepthwiseAxes axes = gathered_axes(s);
-    return exec(ceil_div(s.groups, kLanes), 1 + 65536 / (work * kLanes + 1), [&](int64_t begin, int64_t end) {
-      std::vector<Accum<T>> sums;
-      for (int64_t k = begin; k < end; ++k)
-        depthwise_product(s, axes, k * kLanes, min_of(kLanes, s.groups - k * kLanes), small, large, weight, sums);
-    });
+    return exec(ceil_div(s.groups, kLanes<Accum<T>>), 1 + 65536 / (work * kLanes<Accum<T>> + 1),
+                [&](int64_t begin, int64_t end) {
+                  std::vector<Accum<T>> sums;
+                  for (int64_t k = begin; k < end; ++k)
+                    depthwise_product(s, axes, k * kLanes<Accum<T>>,
+                                      min_of(kLanes<Accum<T>>, s.groups - k * kLanes<Accum<T>>), small, large, weight,
+                                      sums);
+                });
   }
   if (is_pixel_shuffle(s) && has_small_windows(s) && has_small_sums(s))
     return product_of_windows(s, small, large, weight, exec);

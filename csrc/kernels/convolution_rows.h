@@ -11,7 +11,7 @@
 
 #include "convolution.h"
 #include "factors.h"
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 namespace {
@@ -24,7 +24,6 @@ inline int64_t round_up(int64_t n, int64_t step) { return ceil_div(n, step) * st
 template <class T>
 void copy_rows(const T* plane, const MapLayout& m, int64_t first, int64_t rows, int64_t left, int64_t width,
                Accum<T>* to) {
-  constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
   for (int64_t r = 0; r < rows; ++r, to += width) {
     if (first + r < 0 || first + r >= m.height) continue;
     const T* from = plane + (first + r) * m.row;
@@ -32,10 +31,10 @@ void copy_rows(const T* plane, const MapLayout& m, int64_t first, int64_t rows, 
     const int64_t begin = max_of(-left, int64_t(0)), end = max_of(min_of(m.width, width - left), begin);
     std::fill(to, to + min_of(left + begin, width), Accum<T>(0));
     std::fill(to + min_of(left + end, width), to + width, Accum<T>(0));
-    for (int64_t x = begin; x < end; x += kLanes) {
-      const int64_t n = min_of(kLanes, end - x);
+    for (int64_t x = begin; x < end; x += kLanes<Accum<T>>) {
+      const int64_t n = min_of(kLanes<Accum<T>>, end - x);
       const Vec<Accum<T>> v = load_strided(from + x * m.column, m.column, n);
-      if (n == kLanes) store_vector(to + left + x, v);
+      if (n == kLanes<Accum<T>>) store_vector(to + left + x, v);
       else store_vector(to + left + x, v, n);
     }
   }
@@ -45,14 +44,13 @@ void copy_rows(const T* plane, const MapLayout& m, int64_t first, int64_t rows, 
 template <bool kMasked, class A, size_t kCount, size_t kVectors>
 FV_HD void add_tap(Vec<A> (&sum)[kCount][kVectors], const A* p, int64_t stride, const A* w, int64_t w_stride,
                    int64_t low, int64_t high) {
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   for (size_t v = 0; v < kVectors; ++v) {
-    const Vec<A> x = load_strided(p + int64_t(v) * kLanes * stride, stride, kLanes);
+    const Vec<A> x = load_strided(p + int64_t(v) * kLanes<A> * stride, stride, kLanes<A>);
     for (size_t c = 0; c < kCount; ++c) {
       const Vec<A> next = multiply_add(x, Vec<A>(w[int64_t(c) * w_stride]), sum[c][v]);
       if constexpr (kMasked) {
-        for (int64_t i = 0; i < kLanes; ++i) {
-          const int64_t place = (int64_t(v) * kLanes + i) * stride;
+        for (int64_t i = 0; i < kLanes<A>; ++i) {
+          const int64_t place = (int64_t(v) * kLanes<A> + i) * stride;
           if (place >= low && place < high) sum[c][v].raw[i] = next[int(i)];
         }
       } else {
@@ -96,11 +94,10 @@ template <class T>
 void gather_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0, int64_t y1, const T* large,
                  const Factors<T>& weight, const Accum<T>* bias, T* small, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const MapLayout from = large_layout(s), to = small_layout(s);
   const int64_t first = y0 * s.stride_y - s.padding_y;
   const int64_t rows = (y1 - 1 - y0) * s.stride_y + (s.kernel_y - 1) * s.dilation_y + 1;
-  const int64_t width = (round_up(s.small_w, 2 * kLanes) - 1) * s.stride_x + (s.kernel_x - 1) * s.dilation_x + 1;
+  const int64_t width = (round_up(s.small_w, 2 * kLanes<A>) - 1) * s.stride_x + (s.kernel_x - 1) * s.dilation_x + 1;
   scratch.resize(size_t(s.large_channels * rows * width));
   for (int64_t b = 0; b < s.large_channels; ++b)
     copy_rows(large + n * from.image + (group * s.large_channels + b) * from.channel, from, first, rows, s.padding_x,
@@ -109,7 +106,7 @@ void gather_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0
   const auto channels = [&](int64_t a, int64_t y, auto masked, auto count) {
     const int64_t channel = group * s.small_channels + a, w_stride = s.large_channels * s.taps();
     const A* w = weight.at + s.weight(group, a, 0);
-    for_vectors(s.small_w, kLanes, [&](int64_t x, auto vectors) {
+    for_vectors(s.small_w, kLanes<A>, [&](int64_t x, auto vectors) {
       Vec<A> sum[count()][vectors()];
       for (int c = 0; c < count; ++c)
         for (int v = 0; v < vectors; ++v) sum[c][v] = Vec<A>(bias ? bias[channel + c] : A(0));
@@ -126,7 +123,7 @@ void gather_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0
         }
       for (int c = 0; c < count; ++c)
         for (int v = 0; v < vectors; ++v) {
-          const int64_t begin = x + v * kLanes, lanes = min_of(kLanes, s.small_w - begin);
+          const int64_t begin = x + v * kLanes<A>, lanes = min_of(kLanes<A>, s.small_w - begin);
           T* out = small + n * to.image + (channel + c) * to.channel + y * to.row + begin * to.column;
           if (lanes > 0) store_strided(out, to.column, sum[c][v], lanes);
         }
@@ -140,14 +137,13 @@ template <class T>
 void scatter_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y0, int64_t y1, const T* small,
                   const Factors<T>& weight, const Accum<T>* bias, T* large, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const MapLayout from = small_layout(s), to = large_layout(s);
   const int64_t reach = (s.kernel_y - 1) * s.dilation_y, left = (s.kernel_x - 1) * s.dilation_x / s.stride_x;
   const int64_t first = max_of(floor_div(y0 + s.padding_y - reach, s.stride_y), int64_t(0));
   const int64_t rows = max_of(min_of((y1 - 1 + s.padding_y) / s.stride_y + 1, s.small_h) - first, int64_t(0));
   // Column x of the result is number j of the columns with its residue: x + padding = j * stride + residue.
   const int64_t begin = s.padding_x / s.stride_x;
-  const int64_t columns = round_up((s.large_w - 1 + s.padding_x) / s.stride_x + 1 - begin, kLanes);
+  const int64_t columns = round_up((s.large_w - 1 + s.padding_x) / s.stride_x + 1 - begin, kLanes<A>);
   const int64_t width = left + columns, row_width = columns * s.stride_x;
   scratch.resize(size_t(s.small_channels * rows * width + kChannels * row_width));
   for (int64_t a = 0; a < s.small_channels; ++a)
@@ -166,7 +162,7 @@ void scatter_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y
     step = taps.step;
   }
   const int64_t shift_step = step * s.dilation_x / s.stride_x;
-  std::vector<int32_t> in_buffer(static_cast<size_t>(round_up(s.large_w, kLanes)));
+  std::vector<int32_t> in_buffer(static_cast<size_t>(round_up(s.large_w, kLanes<A>)));
   for (int64_t x = 0; x < s.large_w; ++x) {
     const int64_t position = x + s.padding_x - begin * s.stride_x;
     in_buffer[x] = int32_t(position % s.stride_x * columns + position / s.stride_x);
@@ -198,15 +194,15 @@ void scatter_rows(const ConvolutionShape& s, int64_t n, int64_t group, int64_t y
         }
         for (int c = 0; c < count; ++c)
           for (int v = 0; v < vectors; ++v)
-            store_vector(row_buffer + c * row_width + residue * columns + j + v * kLanes, sum[c][v]);
+            store_vector(row_buffer + c * row_width + residue * columns + j + v * kLanes<A>, sum[c][v]);
       };
-      for_vectors(columns, kLanes, at_columns);
+      for_vectors(columns, kLanes<A>, at_columns);
     }
     for (int c = 0; c < count; ++c) {
       T* out = large + n * to.image + (channel + c) * to.channel + y * to.row;
-      for (int64_t x = 0; x < s.large_w; x += kLanes)
+      for (int64_t x = 0; x < s.large_w; x += kLanes<A>)
         store_strided(out + x * to.column, to.column, gather(row_buffer + c * row_width, in_buffer.data() + x),
-                      min_of(kLanes, s.large_w - x));
+                      min_of(kLanes<A>, s.large_w - x));
     }
   };
   for_rows_of_channels(s.large_channels, y0, y1, !weight.finite, row_of_channels);
@@ -218,9 +214,8 @@ template <class T>
 void product_of_rows(const ConvolutionShape& s, int64_t channel, const T* small, const T* large, T* weight,
                      std::vector<Accum<T>>& sums) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const MapLayout of_small = small_layout(s), of_large = large_layout(s);
-  sums.assign(size_t(s.taps() * kLanes), A(0));
+  sums.assign(size_t(s.taps() * kLanes<A>), A(0));
   for (int64_t n = 0; n < s.batch; ++n)
     for (int64_t y = 0; y < s.small_h; ++y) {
       const T* const from_small = small + n * of_small.image + channel * of_small.channel + y * of_small.row;
@@ -229,19 +224,19 @@ void product_of_rows(const ConvolutionShape& s, int64_t channel, const T* small,
         if (row < 0 || row >= s.large_h) continue;
         const T* const from_large = large + n * of_large.image + channel * of_large.channel + row * of_large.row;
         const MetPixels met(tap % s.kernel_x, s.stride_x, s.padding_x, s.dilation_x, s.small_w, s.large_w);
-        Vec<A> sum = load_vector(sums.data() + tap * kLanes);
-        for (int64_t x = met.begin; x < met.end; x += kLanes) {
-          const int64_t lanes = min_of(kLanes, met.end - x);
+        Vec<A> sum = load_vector(sums.data() + tap * kLanes<A>);
+        for (int64_t x = met.begin; x < met.end; x += kLanes<A>) {
+          const int64_t lanes = min_of(kLanes<A>, met.end - x);
           sum = multiply_add(load_strided(from_small + x * of_small.column, of_small.column, lanes),
                              load_strided(from_large + (x * s.stride_x + met.offset) * of_large.column,
                                           s.stride_x * of_large.column, lanes),
                              sum);
         }
-        store_vector(sums.data() + tap * kLanes, sum);
+        store_vector(sums.data() + tap * kLanes<A>, sum);
       }
     }
   for (int64_t tap = 0; tap < s.taps(); ++tap)
-    weight[channel * s.taps() + tap] = from_accum<T>(sum_of(load_vector(sums.data() + tap * kLanes)));
+    weight[channel * s.taps() + tap] = from_accum<T>(sum_of(load_vector(sums.data() + tap * kLanes<A>)));
 }
 
 }  // namespace

@@ -34,11 +34,10 @@ template <class T>
 void store_rows(const Accum<T>* from, int64_t from_stride, int64_t rows, int64_t columns, bool turn, T* to,
                 int64_t to_row) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   if (turn) return transpose(from, from_stride, rows, columns, to, to_row);
   for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; c += kLanes) {
-      const int64_t n = min_of(kLanes, columns - c);
+    for (int64_t c = 0; c < columns; c += kLanes<A>) {
+      const int64_t n = min_of(kLanes<A>, columns - c);
       const Vec<A> v = load_vector(from + r * from_stride + c, n);
       store_vector(to + r * to_row + c, v, n);
     }
@@ -113,7 +112,7 @@ void deform_conv2d(const DeformShape& s, const T* input, const Accum<T>* offset,
   const ForwardWeights<T> weights(s, weight, exec);
   const ChannelSlices slices = ChannelSlices::by_offsets(s, kWideSlice);
   const int64_t tiles = ceil_div(s.pixels(), kTile), taps = s.taps();
-  const int64_t group_width = ceil_div(s.group_out(), Vec<A>::kLanes) * Vec<A>::kLanes, width = s.groups * group_width;
+  const int64_t group_width = ceil_div(s.group_out(), kLanes<A>) * kLanes<A>, width = s.groups * group_width;
   exec(s.batch * tiles, 1, [&](int64_t begin, int64_t end) {
     std::vector<Corners<A>> corners(size_t(taps * kTile));
     std::vector<A> columns(size_t(kTile * kWideSlice)), sums(size_t(kTile * width));

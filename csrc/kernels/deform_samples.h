@@ -33,13 +33,12 @@ Corners<A> corners_of(const DeformShape& s, const DeformSample<A>& sample, A mas
 template <class T>
 void interpolate(const Corners<Accum<T>>& c, const T* input, int64_t stride, int64_t count, Accum<T>* to) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   if (c.count == 4) {
     const T* p[4];
     Vec<A> w[4];
     for (int i = 0; i < 4; ++i) p[i] = input + c.at[i] * stride, w[i] = Vec<A>(c.weight[i]);
     int64_t k = 0;
-    for (; k + kLanes <= count; k += kLanes) {
+    for (; k + kLanes<A> <= count; k += kLanes<A>) {
       Vec<A> sum = w[0] * load_vector(p[0] + k);
       for (int i = 1; i < 4; ++i) sum = multiply_add(w[i], load_vector(p[i] + k), sum);
       store_vector(to + k, sum);
@@ -51,8 +50,8 @@ void interpolate(const Corners<Accum<T>>& c, const T* input, int64_t stride, int
     }
     return;
   }
-  for (int64_t k = 0; k < count; k += kLanes) {
-    const int64_t n = min_of(kLanes, count - k);
+  for (int64_t k = 0; k < count; k += kLanes<A>) {
+    const int64_t n = min_of(kLanes<A>, count - k);
     Vec<A> sum(A(0));
     for (int i = 0; i < c.count; ++i)
       sum = multiply_add(Vec<A>(c.weight[i]), load_vector(input + c.at[i] * stride + k, n), sum);

@@ -92,10 +92,9 @@ FV_HD void depthwise_channels(const ConvolutionShape& s, const MapLayout& from, 
 template <class T, class Out>
 void depthwise_pixel(const ConvolutionShape& s, const MapLayout& from, const DepthwiseAxes& axes, int64_t y, int64_t x,
                      int64_t channels, const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out) {
-  constexpr int64_t kLanes = Vec<Accum<T>>::kLanes;
-  for (int64_t c = 0; c < channels; c += 4 * kLanes) {
-    const int64_t left = min_of(channels - c, 4 * kLanes), vectors = ceil_div(left, kLanes);
-    const int64_t lanes = left - (vectors - 1) * kLanes;
+  for (int64_t c = 0; c < channels; c += 4 * kLanes<Accum<T>>) {
+    const int64_t left = min_of(channels - c, 4 * kLanes<Accum<T>>), vectors = ceil_div(left, kLanes<Accum<T>>);
+    const int64_t lanes = left - (vectors - 1) * kLanes<Accum<T>>;
     with_constant(vectors, [&](auto count) {
       depthwise_channels<count()>(s, from, axes, y, x, source + c, weight + c, bias ? bias + c : nullptr, out + c,
                                   lanes);
@@ -108,10 +107,9 @@ template <class T>
 void depthwise_product(const ConvolutionShape& s, const DepthwiseAxes& axes, int64_t first, int64_t lanes,
                        const T* small, const T* large, T* weight, std::vector<Accum<T>>& sums) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const MapLayout of_small = small_layout(s), of_large = large_layout(s);
-  const auto at = [&](const T* p) { return lanes == kLanes ? load_vector(p) : load_vector(p, lanes); };
-  sums.assign(size_t(s.taps() * kLanes), A(0));
+  const auto at = [&](const T* p) { return lanes == kLanes<A> ? load_vector(p) : load_vector(p, lanes); };
+  sums.assign(size_t(s.taps() * kLanes<A>), A(0));
   for (int64_t k = 0; k < s.batch * s.small_h; ++k)
     for (int64_t x = 0; x < s.small_w; ++x) {
       const Vec<A> here = at(small + k * of_small.row + x * of_small.column + first);
@@ -120,13 +118,13 @@ void depthwise_product(const ConvolutionShape& s, const DepthwiseAxes& axes, int
         const T* from = large + k / s.small_h * of_large.image + row->source * of_large.row + first;
         const AxisTaps::Tap* const end = axes.columns.last(x);
         for (const AxisTaps::Tap* column = axes.columns.first(x); column != end; ++column) {
-          A* sum = sums.data() + (row->tap * s.kernel_x + column->tap) * kLanes;
+          A* sum = sums.data() + (row->tap * s.kernel_x + column->tap) * kLanes<A>;
           store_vector(sum, multiply_add(here, at(from + column->source * of_large.column), load_vector(sum)));
         }
       }
     }
   for (int64_t c = 0; c < lanes; ++c)
-    for (int64_t i = 0; i < s.taps(); ++i) weight[(first + c) * s.taps() + i] = from_accum<T>(sums[i * kLanes + c]);
+    for (int64_t i = 0; i < s.taps(); ++i) weight[(first + c) * s.taps() + i] = from_accum<T>(sums[i * kLanes<A> + c]);
 }
 
 template <class A>

@@ -100,11 +100,10 @@ template <class T>
 void correlate_rows(const PlaneShape& s, const PlaneTaps& taps, int64_t y0, int64_t y1, const T* source,
                     const Accum<T>* weight, Accum<T> bias, T* out, Accum<T>* buffer) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const PlaneTaps::Range sources = taps.sources(s, y0, y1);
   for (int64_t row = sources.begin; row < sources.end; ++row)
-    for (int64_t x = 0; x < s.source_w; x += kLanes) {
-      const int64_t n = min_of(kLanes, s.source_w - x);
+    for (int64_t x = 0; x < s.source_w; x += kLanes<A>) {
+      const int64_t n = min_of(kLanes<A>, s.source_w - x);
       store_vector(buffer + (row - sources.begin) * taps.width + taps.left + x,
                    load_vector(source + row * s.source_w + x, n), n);
     }
@@ -117,7 +116,7 @@ void correlate_rows(const PlaneShape& s, const PlaneTaps& taps, int64_t y0, int6
       for (auto& sum : sums) sum = multiply_add(load_vector(p), Vec<A>(weight[k]), sum), p += step;
     }
   };
-  const bool narrow = s.out_w <= kLanes;
+  const bool narrow = s.out_w <= kLanes<A>;
   for (int64_t y = y0, count; narrow && y < y1; y += count) {  // some rows with the same taps
     for (count = 1; count < kSums && y + count < y1 && taps.rows[size_t(y + count)] == taps.rows[size_t(y)];) ++count;
     with_constant(count, [&](auto rows) {
@@ -127,13 +126,13 @@ void correlate_rows(const PlaneShape& s, const PlaneTaps& taps, int64_t y0, int6
     });
   }
   for (int64_t y = y0; !narrow && y < y1; ++y)
-    for (int64_t x = 0; x < s.out_w; x += kSums * kLanes)
-      with_constant(ceil_div(s.out_w - x, kLanes), [&](auto vectors) {
+    for (int64_t x = 0; x < s.out_w; x += kSums * kLanes<A>)
+      with_constant(ceil_div(s.out_w - x, kLanes<A>), [&](auto vectors) {
         Vec<A> sums[vectors()];
-        add(sums, y, x, kLanes);
+        add(sums, y, x, kLanes<A>);
         T* to = out + y * s.out_w + x;
-        for (int i = 0; i + 1 < vectors; ++i, to += kLanes) store_vector(to, sums[i]);
-        store_vector(to, sums[vectors - 1], min_of(kLanes, s.out_w - x - (vectors - 1) * kLanes));
+        for (int i = 0; i + 1 < vectors; ++i, to += kLanes<A>) store_vector(to, sums[i]);
+        store_vector(to, sums[vectors - 1], min_of(kLanes<A>, s.out_w - x - (vectors - 1) * kLanes<A>));
       });
 }
 
@@ -141,7 +140,7 @@ template <class T, class Isa>
 void correlate_planes(const PlaneShape& s, int64_t batch, int64_t channels, const T* source, const Accum<T>* weight,
                       const Accum<T>* bias, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
-  const PlaneTaps taps(s, Vec<A>::kLanes);
+  const PlaneTaps taps(s, kLanes<A>);
   const int64_t step = min_of(max_of(int64_t(64), taps.down.highest - taps.down.lowest), s.out_h);
   const int64_t blocks = ceil_div(s.out_h, step), of_channel = s.kernel_y * s.kernel_x;
   const int64_t rows = min_of(step + taps.down.highest - taps.down.lowest, s.source_h);
@@ -161,7 +160,6 @@ template <class T>
 void add_product_of_tap(const ConvolutionShape& s, int64_t y0, int64_t y1, int64_t down, int64_t right, const T* small,
                         const T* large, Accum<T>* sums) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const int64_t x0 = max_of(-right, int64_t(0)), x1 = min_of(s.large_w - right, s.small_w);
   y0 = max_of(y0, -down), y1 = min_of(s.large_h - down, y1);
   // sum[i] += the vectors that are i steps after small(y, x) and its partner; the last one has `lanes` lanes.
@@ -176,12 +174,12 @@ void add_product_of_tap(const ConvolutionShape& s, int64_t y0, int64_t y1, int64
   };
   const auto with_loaded = [&](auto count, auto&& f) {
     Vec<A> sum[count()];
-    for (int i = 0; i < count; ++i) sum[i] = load_vector(sums + i * kLanes);
+    for (int i = 0; i < count; ++i) sum[i] = load_vector(sums + i * kLanes<A>);
     f(sum);
-    for (int i = 0; i < count; ++i) store_vector(sums + i * kLanes, sum[i]);
+    for (int i = 0; i < count; ++i) store_vector(sums + i * kLanes<A>, sum[i]);
   };
   if (x1 <= x0) return;
-  if (const int64_t lanes = x1 - x0; lanes <= kLanes) {  // some rows at a time
+  if (const int64_t lanes = x1 - x0; lanes <= kLanes<A>) {  // some rows at a time
     int64_t y = y0;
     with_loaded(std::integral_constant<int, kSums>(), [&](auto& sum) {
       for (; y + kSums <= y1; y += kSums) add(sum, y, x0, s.small_w, s.large_w, lanes, lanes);
@@ -190,12 +188,12 @@ void add_product_of_tap(const ConvolutionShape& s, int64_t y0, int64_t y1, int64
       with_loaded(std::integral_constant<int, 1>(), [&](auto& sum) { add(sum, y, x0, 0, 0, lanes, lanes); });
     return;
   }
-  for (int64_t x = x0; x < x1; x += kSums * kLanes)
-    with_constant(ceil_div(x1 - x, kLanes), [&](auto vectors) {
-      const int64_t lanes = min_of(kLanes, x1 - x - (vectors - 1) * kLanes);
+  for (int64_t x = x0; x < x1; x += kSums * kLanes<A>)
+    with_constant(ceil_div(x1 - x, kLanes<A>), [&](auto vectors) {
+      const int64_t lanes = min_of(kLanes<A>, x1 - x - (vectors - 1) * kLanes<A>);
       with_loaded(vectors, [&](auto& sum) {
         for (int64_t y = y0; y < y1; ++y)
-          add(sum, y, x, kLanes, kLanes, std::integral_constant<int64_t, kLanes>(), lanes);
+          add(sum, y, x, kLanes<A>, kLanes<A>, std::integral_constant<int64_t, kLanes<A>>(), lanes);
       });
     });
 }
@@ -205,7 +203,7 @@ template <class T>
 void product_of_planes(const ConvolutionShape& s, int64_t channel, const T* small, const T* large, T* weight,
                        std::vector<Accum<T>>& sums) {
   using A = Accum<T>;
-  constexpr int64_t kRows = 64, kOfTap = kSums * Vec<A>::kLanes;
+  constexpr int64_t kRows = 64, kOfTap = kSums * kLanes<A>;
   sums.assign(size_t(s.taps() * kOfTap), A(0));
   for (int64_t n = 0; n < s.batch; ++n)
     for (int64_t y0 = 0; y0 < s.small_h; y0 += kRows)
@@ -218,7 +216,7 @@ void product_of_planes(const ConvolutionShape& s, int64_t channel, const T* smal
         }
   for (int64_t i = 0; i < s.taps(); ++i) {
     Vec<A> sum(A(0));
-    for (int64_t k = 0; k < kOfTap; k += Vec<A>::kLanes) sum = sum + load_vector(&sums[size_t(i * kOfTap + k)]);
+    for (int64_t k = 0; k < kOfTap; k += kLanes<A>) sum = sum + load_vector(&sums[size_t(i * kOfTap + k)]);
     weight[channel * s.taps() + i] = from_accum<T>(sum_of(sum));
   }
 }

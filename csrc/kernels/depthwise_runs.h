@@ -22,7 +22,7 @@ inline bool has_runs(const ConvolutionShape& s) {
 // copies of their first channels behind the last ones.
 template <class A>
 int64_t repeated(int64_t channels) {
-  return channels % Vec<A>::kLanes == 0 ? channels : channels + Vec<A>::kLanes - 1;
+  return channels % kLanes<A> == 0 ? channels : channels + kLanes<A> - 1;
 }
 template <class T>
 void repeat(const T* pixel, int64_t channels, Accum<T>* to) {

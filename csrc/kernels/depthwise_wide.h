@@ -12,7 +12,7 @@ namespace {
 
 template <class A>
 bool has_wide_stride(const ConvolutionShape& s) {
-  return 2 * s.stride_x >= Vec<A>::kLanes && s.dilation_x == 1 && !s.channels_last &&
+  return 2 * s.stride_x >= kLanes<A> && s.dilation_x == 1 && !s.channels_last &&
          s.small_channels * s.large_channels == 1;
 }
 
@@ -34,13 +34,12 @@ template <class T>
 void gather_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* large, const Accum<T>* weight,
                  Accum<T> bias, T* small) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   for (int64_t y = y0; y < y1; ++y)
     for (int64_t x = 0; x < s.small_w; ++x) {
       Vec<A> sum(A(0));
       for_rows_of_window(s, y, x, [&](int64_t tap, int64_t pixel, int64_t count) {
         int64_t i = 0;
-        for (; i + kLanes <= count; i += kLanes)
+        for (; i + kLanes<A> <= count; i += kLanes<A>)
           sum = multiply_add(load_vector(large + pixel + i), load_vector(weight + tap + i), sum);
         if (i < count)
           sum = multiply_add(load_vector(large + pixel + i, count - i), load_vector(weight + tap + i, count - i), sum);
@@ -53,13 +52,12 @@ void gather_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* lar
 template <class T>
 void product_wide(const ConvolutionShape& s, const T* small, const T* large, Accum<T>* sums) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   for (int64_t y = 0; y < s.small_h; ++y)
     for (int64_t x = 0; x < s.small_w; ++x) {
       const Vec<A> here(to_accum(small[y * s.small_w + x]));
       for_rows_of_window(s, y, x, [&](int64_t tap, int64_t pixel, int64_t count) {
         int64_t i = 0;
-        for (; i + kLanes <= count; i += kLanes)
+        for (; i + kLanes<A> <= count; i += kLanes<A>)
           store_vector(sums + tap + i, multiply_add(here, load_vector(large + pixel + i), load_vector(sums + tap + i)));
         for (; i < count; ++i) sums[tap + i] = multiply_add(here[0], to_accum(large[pixel + i]), sums[tap + i]);
       });
@@ -71,7 +69,6 @@ template <class T>
 void scatter_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* small, const Accum<T>* weight,
                   Accum<T> bias, T* large) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   struct Source {
     const T* row;
     int64_t shift, lanes;  // lanes: that have a weight
@@ -81,8 +78,8 @@ void scatter_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* sm
   std::vector<Source> sources(size_t(ceil_div(s.kernel_y, s.stride_y) * s.dilation_y * shifts));
   const int64_t begin = s.padding_x / s.stride_x, end = (s.large_w - 1 + s.padding_x) / s.stride_x + 1;
   for (int64_t y = y0; y < y1; ++y)
-    for (int64_t r = 0; r < s.stride_x; r += kLanes) {
-      const int64_t lanes = min_of(kLanes, s.stride_x - r), py = y + s.padding_y;
+    for (int64_t r = 0; r < s.stride_x; r += kLanes<A>) {
+      const int64_t lanes = min_of(kLanes<A>, s.stride_x - r), py = y + s.padding_y;
       const Taps taps = taps_at(py, s.stride_y, s.dilation_y, s.kernel_y);
       size_t count = 0;
       bool bilinear = true;  // two rows of two neighbours each
@@ -94,7 +91,7 @@ void scatter_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* sm
           bilinear &= there == lanes && shift == int64_t(count % 2);
           const A* w = weight + ky * s.kernel_x + kx;
           sources[count++] = {small + row * s.small_w, shift, there,
-                              there == kLanes ? load_vector(w) : load_vector(w, there)};
+                              there == kLanes<A> ? load_vector(w) : load_vector(w, there)};
         }
       }
       bilinear &= count == 4;
@@ -102,7 +99,7 @@ void scatter_wide(const ConvolutionShape& s, int64_t y0, int64_t y1, const T* sm
       const auto pixels = [&](int64_t j, Vec<A> sum) {
         const int64_t x = j * s.stride_x + r - s.padding_x;
         if (x >= 0 && x + lanes <= s.large_w) {
-          if (lanes == kLanes) store_vector(out + x, sum);
+          if (lanes == kLanes<A>) store_vector(out + x, sum);
           else store_vector(out + x, sum, lanes);
         } else {
           for (int64_t i = max_of(-x, int64_t(0)); i < min_of(lanes, s.large_w - x); ++i)

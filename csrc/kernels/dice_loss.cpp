@@ -63,7 +63,7 @@ struct Targets {
     if (!in.labels) return;
     const int64_t* from = in.labels + run.sample * s.pixels + run.first;
     for (int64_t i = 0; i < run.count; ++i) labels[i] = s.ignores && from[i] == s.ignored_label ? -1 : from[i];
-    for (int64_t i = run.count; i % Vec<A>::kLanes; ++i) labels[i] = -1;
+    for (int64_t i = run.count; i % kLanes<A>; ++i) labels[i] = -1;
   }
   struct Target {
     Vec<A> value;

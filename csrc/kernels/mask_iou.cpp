@@ -2,7 +2,7 @@
 // that are carried on, so that the count proper is made for every sixteenth vector only, on any instruction set.
 #include "mask_iou.h"
 
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 namespace {

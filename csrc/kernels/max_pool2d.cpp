@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "max_pool2d_gradient.h"
-#include "simd.h"
+#include "simd_integers.h"
 #include "two_by_two.h"
 
 namespace fastvision {
@@ -35,9 +35,9 @@ FV_HD void store_marks(const IndexVec<A>& marks, int64_t, int64_t, int64_t count
 template <class A>
 FV_HD void store_marks(const IndexVec<A>& marks, int64_t position, int64_t step, int64_t count, int64_t* to) {
   using Wide = IndexVec<double>;
-  constexpr int kLanes = Vec<A>::kLanes, kWide = Vec<double>::kLanes;
-  int64_t positions[kLanes];
-  for (int k = 0; k < kLanes; k += kWide) {
+  constexpr int64_t kWide = kLanes<double>;
+  int64_t positions[kLanes<A>];
+  for (int k = 0; k < kLanes<A>; k += kWide) {
     const Wide mark = wide_lanes<A>(marks, k);
     const Wide at = mark + lane_numbers<double>() * step + all_lanes<double>(position + k * step);
     const Wide stored = mark < 0 ? all_lanes<double>(-1) : at;
@@ -121,7 +121,8 @@ void max_pool2d_backward(const MaxPoolShape& s, const T* grad, const Index* inde
                          const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const PoolGeometry& g = s.g;
-  const TwoByTwo windows{s.out_h, s.out_w, s.height, s.width, s.channels};
+  const TwoByTwo windows{
+      .rows = s.out_h, .count = s.out_w, .height = s.height, .width = s.width, .channels = s.channels};
   if (s.out_h > 0 && windows.fit(g)) {
     std::atomic<bool> filled = true;
     exec(s.planes * s.out_h, 1 + 8192 / (2 * s.width * s.channels), [&](int64_t begin, int64_t end) {

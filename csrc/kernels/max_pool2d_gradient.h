@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "max_pool2d.h"
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 namespace {

@@ -75,7 +75,9 @@ FV_HD bool each_element(const MaxUnpoolShape& s, const Placer<Index>& placer, co
   return true;
 }
 
-TwoByTwo windows_of(const MaxUnpoolShape& s) { return {s.height, s.width, s.out_h, s.out_w, s.channels}; }
+TwoByTwo windows_of(const MaxUnpoolShape& s) {
+  return {.rows = s.height, .count = s.width, .height = s.out_h, .width = s.out_w, .channels = s.channels};
+}
 
 template <class T, class Index>
 bool fill_rows(const MaxUnpoolShape& s, const Placer<Index>& placer, const T* input, const Index* index, int64_t y0,

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 

@@ -48,12 +48,11 @@ void gather_windows_last(const ConvolutionShape& s, const T* large, const Accum<
   using A = Accum<T>;
   const int64_t channels = s.small_channels, run = s.kernel_x * s.large_channels, depth = s.kernel_y * run;
   const int64_t stride = padded<A>(channels);
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   std::vector<A> panels(size_t(depth * stride));
-  exec(ceil_div(depth, kLanes), 1 + 65536 / (kLanes * channels), [&](int64_t begin, int64_t end) {
-    std::vector<A> turned(size_t(kLanes * channels));
-    for (int64_t first = begin * kLanes; first < min_of(end * kLanes, depth); first += kLanes) {
-      const int64_t count = min_of(kLanes, depth - first);
+  exec(ceil_div(depth, kLanes<A>), 1 + 65536 / (kLanes<A> * channels), [&](int64_t begin, int64_t end) {
+    std::vector<A> turned(size_t(kLanes<A> * channels));
+    for (int64_t first = begin * kLanes<A>; first < min_of(end * kLanes<A>, depth); first += kLanes<A>) {
+      const int64_t count = min_of(kLanes<A>, depth - first);
       transpose(weight + first, depth, channels, count, turned.data(), channels);
       for (int64_t i = 0; i < count; ++i) {  // (channel of the large map, tap) of the weights, the other way of windows
         const int64_t k = (first + i) % s.taps() * s.large_channels + (first + i) / s.taps();
@@ -80,8 +79,8 @@ void gather_windows_last(const ConvolutionShape& s, const T* large, const Accum<
 template <class T>
 void store_run(const Accum<T>* from, int64_t count, bool past_caches, T* to) {
   using A = Accum<T>;
-  if (past_caches && starts_line(to) && count % Vec<A>::kLanes == 0)
-    for (int64_t i = 0; i < count; i += Vec<A>::kLanes) stream_line(to + i, load_vector(from + i));
+  if (past_caches && starts_line(to) && count % kLanes<A> == 0)
+    for (int64_t i = 0; i < count; i += kLanes<A>) stream_line(to + i, load_vector(from + i));
   else copy_numbers(from, count, to);
 }
 

@@ -11,6 +11,7 @@
 
 #include "roi_align_tiles.h"
 #include "roi_taps.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 namespace {

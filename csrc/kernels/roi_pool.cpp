@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "roi_pool_maps.h"
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 namespace {

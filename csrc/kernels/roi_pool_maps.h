@@ -2,6 +2,8 @@
 // channels.
 #pragma once
 
+#include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "roi_pool.h"
@@ -110,7 +112,7 @@ struct PackedMaps {
   int64_t chunks;
   std::vector<Window<A>> windows;  // of each image
   std::vector<int64_t> offsets;    // of its values, one more than there are images
-  std::vector<A> values;
+  std::unique_ptr<A[]> values;
   std::vector<char> nan;  // of each image and chunk: whether one of its values is NaN
 
   PackedMaps(const RoiPoolShape& s, const Regions<A>& regions)
@@ -126,7 +128,10 @@ struct PackedMaps {
     }
   }
   int64_t size() const { return offsets.back(); }
-  void allocate() { values.resize(size_t(size() + kLanes<A>)); }
+  void allocate() {
+    values = std::make_unique_for_overwrite<A[]>(size_t(size() + kLanes<A>));
+    std::fill_n(values.get() + size(), kLanes<A>, A(0));
+  }
   template <class T>
   void pack_chunk(const RoiPoolShape& s, const T* input, int64_t image, int64_t chunk) {
     const int64_t first = chunk * kChannels<A>, channels = min_of(kChannels<A>, s.channels - first);
@@ -139,7 +144,7 @@ struct PackedMaps {
 
  private:
   A* at(int64_t image, int64_t chunk) {
-    return values.data() + offsets[size_t(image)] + windows[size_t(image)].pixels() * chunk * kChannels<A>;
+    return values.get() + offsets[size_t(image)] + windows[size_t(image)].pixels() * chunk * kChannels<A>;
   }
 };
 

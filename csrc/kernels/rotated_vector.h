@@ -20,7 +20,7 @@ struct RotatedArraysOf {
     for (int64_t i = 0; i < n; ++i) set(i, boxes[i]);
   }
   void resize(int64_t n) {
-    const size_t padded = size_t(ceil_div(n, int64_t(Vec<T>::kLanes)) * Vec<T>::kLanes);
+    const size_t padded = size_t(ceil_div(n, int64_t(kLanes<T>)) * kLanes<T>);
     for (auto* v : {&x, &y}) v->assign(padded, T(0));
     for (auto* v : {&w, &h}) v->assign(padded, T(-1));
     for (auto* v : {&cos, &sin}) v->assign(padded, 1.0);
@@ -64,16 +64,16 @@ struct ManyBoxes {
 
  private:
   FV_HD Vec<T> narrowed(const std::vector<double>& from) const {
-    T lanes[Vec<T>::kLanes];
-    for (int i = 0; i < Vec<T>::kLanes; ++i) lanes[i] = T(from[size_t(begin + i)]);
+    T lanes[kLanes<T>];
+    for (int i = 0; i < kLanes<T>; ++i) lanes[i] = T(from[size_t(begin + i)]);
     return Vec<T>::load(lanes);
   }
 };
 
 template <class T, class Frames, class Boxes>
 FV_HD RotatedPair<Vec<T>, T> pair_of(const Frames& frames, const Boxes& boxes) {
-  T x[Vec<T>::kLanes], y[Vec<T>::kLanes], cos[Vec<T>::kLanes], sin[Vec<T>::kLanes];
-  for (int i = 0; i < Vec<T>::kLanes; ++i) {
+  T x[kLanes<T>], y[kLanes<T>], cos[kLanes<T>], sin[kLanes<T>];
+  for (int i = 0; i < kLanes<T>; ++i) {
     const Placement<T> p = place(frames.lane(i), boxes.lane(i));
     x[i] = p.x, y[i] = p.y, cos[i] = p.cos, sin[i] = p.sin;
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "ranked.h"
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 namespace {

@@ -29,22 +29,21 @@ struct PlaneTaps {
     MaskOf<A, FV_ISA> lanes;
   };
   std::vector<Entry> entries;
-  int64_t begin[kTile / Vec<A>::kLanes + 1];
+  int64_t begin[kTile / kLanes<A> + 1];
 
   PlaneTaps(const ConvolutionShape& s, int64_t first, int64_t pixels) {
-    constexpr int64_t kLanes = Vec<A>::kLanes;
     begin[0] = 0;
-    for (int64_t v = 0; v * kLanes < kTile; ++v) {
+    for (int64_t v = 0; v * kLanes<A> < kTile; ++v) {
       for (int64_t tap = 0; tap < s.taps(); ++tap) {
         const int64_t down = tap / s.kernel_x * s.dilation_y - s.padding_y;
         const int64_t right = tap % s.kernel_x * s.dilation_x - s.padding_x;
         Entry e{0, tap, true, true, false, {}};
         bool any = false;
         int64_t start = 0;
-        for (int64_t i = 0; i < kLanes; ++i) {
-          const int64_t pixel = first + v * kLanes + i;
+        for (int64_t i = 0; i < kLanes<A>; ++i) {
+          const int64_t pixel = first + v * kLanes<A> + i;
           const int64_t y = pixel / s.small_w + down, x = pixel % s.small_w + right;
-          const bool inside = v * kLanes + i < pixels && y >= 0 && y < s.large_h && x >= 0 && x < s.large_w;
+          const bool inside = v * kLanes<A> + i < pixels && y >= 0 && y < s.large_h && x >= 0 && x < s.large_w;
           e.lanes.raw[i] = inside ? -1 : 0;
           e.whole &= inside;
           any |= inside;
@@ -53,7 +52,7 @@ struct PlaneTaps {
           else if (inside && y * s.large_w + x != start + i) e.direct = false;
         }
         e.index = start;
-        e.direct &= start >= 0 && start + kLanes <= s.large_h * s.large_w;
+        e.direct &= start >= 0 && start + kLanes<A> <= s.large_h * s.large_w;
         e.fetch = e.direct && tap % s.kernel_x == s.kernel_x / 2;
         if (any) entries.push_back(e);
       }
@@ -68,22 +67,21 @@ void depthwise_planes(const SeparableShape& s, const PlaneTaps<Accum<T>>& taps, 
                       const T* plane, const Accum<T>* weight, const Accum<T>* bias, Accum<T>* to,
                       int64_t panel_stride) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const ConvolutionShape& d = s.depthwise;
   const int64_t size = d.large_h * d.large_w;
   // The lanes of one vector that meet the map, where they are not neighbours in the plane.
   const auto gather = [&](const auto& e, int64_t v, const T* from) {
-    A lanes[kLanes] = {};
-    for (int64_t k = 0; k < kLanes; ++k) {
+    A lanes[kLanes<A>] = {};
+    for (int64_t k = 0; k < kLanes<A>; ++k) {
       if (!e.lanes[int(k)]) continue;
-      const int64_t pixel = first + v * kLanes + k;
+      const int64_t pixel = first + v * kLanes<A> + k;
       const int64_t y = pixel / d.small_w + e.tap / d.kernel_x * d.dilation_y - d.padding_y;
       const int64_t column = pixel % d.small_w + e.tap % d.kernel_x * d.dilation_x - d.padding_x;
       lanes[k] = to_accum(from[y * d.large_w + column]);
     }
     return Vec<A>::load(lanes);
   };
-  for (int64_t v = 0; v * kLanes < pixels; ++v) {
+  for (int64_t v = 0; v * kLanes<A> < pixels; ++v) {
     Vec<A> sum[kCount];
     unrolled<kCount>([&](auto c) FV_INLINE { sum[c] = Vec<A>(bias ? bias[c] : A(0)); });
     for (int64_t i = taps.begin[v]; i < taps.begin[v + 1]; ++i) {
@@ -98,7 +96,7 @@ void depthwise_planes(const SeparableShape& s, const PlaneTaps<Accum<T>>& taps, 
         sum[c] = e.whole ? next : select(e.lanes, next, sum[c]);
       });
     }
-    const int64_t column = v * kLanes;
+    const int64_t column = v * kLanes<A>;
     unrolled<kCount>([&](auto c) FV_INLINE {
       const Vec<A> y = s.depthwise_relu ? relu_of(sum[c]) : sum[c];
       store_vector(to + column / kPanel<A> * panel_stride + c * kPanel<A> + column % kPanel<A>, y);
@@ -136,7 +134,6 @@ template <class T>
 void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t first, int64_t pixels, const T* image,
                 const SeparableFactors<T>& f, const Prepared<T>& prepared, T* out, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const int64_t channels = s.channels(), width = ceil_div(s.out_channels, kPanel<A>) * kPanel<A>;
   scratch.assign(size_t(kTile * (kDepth + width)), A(0));
   A *const buffer = scratch.data(), *const sums = buffer + kTile * kDepth;
@@ -157,14 +154,14 @@ void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t firs
   }
   for (int64_t i = 0; i < pixels; ++i) {
     T* to = out + (first + i) * s.out_channels;
-    for (int64_t o = 0; o < s.out_channels; o += kLanes) {
-      const int64_t n = min_of(kLanes, s.out_channels - o);
-      const auto at = [&](const T* p) { return n == kLanes ? load_vector(p + o) : load_vector(p + o, n); };
+    for (int64_t o = 0; o < s.out_channels; o += kLanes<A>) {
+      const int64_t n = min_of(kLanes<A>, s.out_channels - o);
+      const auto at = [&](const T* p) { return n == kLanes<A> ? load_vector(p + o) : load_vector(p + o, n); };
       Vec<A> v = load_vector(sums + i * width + o);
       if (f.pointwise_bias) v = v + at(f.pointwise_bias);
       if (f.scale) v = v * at(f.scale) + at(f.shift);
       if (s.relu) v = relu_of(v);
-      if (n == kLanes) store_vector(to + o, v);
+      if (n == kLanes<A>) store_vector(to + o, v);
       else store_vector(to + o, v, n);
     }
   }
@@ -173,7 +170,6 @@ template <class T>
 void plane_tile(const SeparableShape& s, int64_t first, int64_t pixels, const T* image, const SeparableFactors<T>& f,
                 const Prepared<T>& prepared, T* out, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const int64_t channels = s.channels(), plane = s.depthwise.large_h * s.depthwise.large_w;
   scratch.assign(size_t(kTile * (kDepth + s.out_channels)), A(0));
   A *const buffer = scratch.data(), *const sums = buffer + kTile * kDepth;
@@ -193,13 +189,13 @@ void plane_tile(const SeparableShape& s, int64_t first, int64_t pixels, const T*
                      kPanel<A>, sums + j, kTile);
   }
   for (int64_t o = 0; o < s.out_channels; ++o)
-    for (int64_t j = 0; j < pixels; j += kLanes) {
+    for (int64_t j = 0; j < pixels; j += kLanes<A>) {
       Vec<A> v = load_vector(sums + o * kTile + j);
       if (f.pointwise_bias) v = v + Vec<A>(to_accum(f.pointwise_bias[o]));
       if (f.scale) v = v * Vec<A>(to_accum(f.scale[o])) + Vec<A>(to_accum(f.shift[o]));
       if (s.relu) v = relu_of(v);
       T* to = out + o * s.pixels() + first + j;
-      if (j + kLanes <= pixels) store_vector(to, v);
+      if (j + kLanes<A> <= pixels) store_vector(to, v);
       else store_vector(to, v, pixels - j);
     }
 }

@@ -1,4 +1,4 @@
-// Vectors (simd_arithmetic.h) in memory: loads, stores, transpositions and lookups.
+// Vectors (simd_arithmetic.h) in memory: loads, stores and transpositions. (Integers: simd_integers.h.)
 #pragma once
 
 #include "simd_arithmetic.h"
@@ -21,7 +21,7 @@ FV_HD Vec<float> from_halves(RawHalves halves) {
 #elif defined(__AVX2__)
     v.raw = _mm256_cvtph_ps(__m128i(halves));
 #else
-    for (int i = 0; i < Vec<float>::kLanes; ++i) v.raw[i] = half_to_float(halves[i]);
+    for (int i = 0; i < kLanes<float>; ++i) v.raw[i] = half_to_float(halves[i]);
 #endif
   }
   return v;
@@ -39,7 +39,7 @@ FV_HD RawHalves to_halves(Vec<float> v) {
 #elif defined(__AVX2__)
     halves = RawHalves(_mm256_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
 #else
-    for (int i = 0; i < Vec<float>::kLanes; ++i) halves[i] = float_to_half(v.raw[i]);
+    for (int i = 0; i < kLanes<float>; ++i) halves[i] = float_to_half(v.raw[i]);
 #endif
   }
   return halves;
@@ -66,11 +66,11 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v) {
 }
 // All lanes: what for_each_vector calls with whole vectors.
 template <class T>
-FV_HD Vec<Accum<T>> load_vector(const T* p, std::integral_constant<int64_t, Vec<Accum<T>>::kLanes>) {
+FV_HD Vec<Accum<T>> load_vector(const T* p, std::integral_constant<int64_t, kLanes<Accum<T>>>) {
   return load_vector(p);
 }
 template <class T>
-FV_HD void store_vector(T* p, Vec<Accum<T>> v, std::integral_constant<int64_t, Vec<Accum<T>>::kLanes>) {
+FV_HD void store_vector(T* p, Vec<Accum<T>> v, std::integral_constant<int64_t, kLanes<Accum<T>>>) {
   store_vector(p, v);
 }
 // The first n lanes; the others are zero, or left alone. Memory behind them is not touched.
@@ -82,12 +82,12 @@ FV_HD Vec<Accum<T>> load_vector(const T* p, int64_t n) {
   else if constexpr (sizeof(T) == 8) return Vec<double>(_mm512_maskz_loadu_pd(__mmask8(lanes), p));
   else return from_halves<T>(RawHalves(_mm256_maskz_loadu_epi16(__mmask16(lanes), p)));
 #else
-  if (n == Vec<Accum<T>>::kLanes) return load_vector(p);
+  if (n == kLanes<Accum<T>>) return load_vector(p);
 #if defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return Vec<float>(_mm256_maskload_ps(p, __m256i(lanes_below<float>(n))));
   else if constexpr (sizeof(T) == 8) return Vec<double>(_mm256_maskload_pd(p, __m256i(lanes_below<double>(n))));
 #endif
-  T lanes_in_memory[Vec<Accum<T>>::kLanes] = {};
+  T lanes_in_memory[kLanes<Accum<T>>] = {};
   memcpy(lanes_in_memory, p, size_t(n) * sizeof(T));
   return load_vector(lanes_in_memory);
 #endif
@@ -100,12 +100,12 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
   else if constexpr (sizeof(T) == 8) return _mm512_mask_storeu_pd(p, __mmask8(lanes), v.raw);
   else return _mm256_mask_storeu_epi16(p, __mmask16(lanes), __m256i(to_halves<T>(v)));
 #else
-  if (n == Vec<Accum<T>>::kLanes) return store_vector(p, v);
+  if (n == kLanes<Accum<T>>) return store_vector(p, v);
 #if defined(__AVX2__)
   if constexpr (sizeof(T) == 4) return _mm256_maskstore_ps(p, __m256i(lanes_below<float>(n)), v.raw);
   else if constexpr (sizeof(T) == 8) return _mm256_maskstore_pd(p, __m256i(lanes_below<double>(n)), v.raw);
 #endif
-  T lanes_in_memory[Vec<Accum<T>>::kLanes];
+  T lanes_in_memory[kLanes<Accum<T>>];
   store_vector(lanes_in_memory, v);
   memcpy(p, lanes_in_memory, size_t(n) * sizeof(T));
 #endif
@@ -114,8 +114,8 @@ FV_HD void store_vector(T* p, Vec<Accum<T>> v, int64_t n) {
 // Puts lanes `stride` apart into memory.
 template <class T>
 FV_HD void store_strided(T* p, int64_t stride, Vec<Accum<T>> v, int64_t n) {
-  if (stride == 1) return n == Vec<Accum<T>>::kLanes ? store_vector(p, v) : store_vector(p, v, n);
-  Accum<T> lanes[Vec<Accum<T>>::kLanes];
+  if (stride == 1) return n == kLanes<Accum<T>> ? store_vector(p, v) : store_vector(p, v, n);
+  Accum<T> lanes[kLanes<Accum<T>>];
   v.store(lanes);
   for (int64_t i = 0; i < n; ++i) p[i * stride] = from_accum<T>(lanes[i]);
 }
@@ -213,136 +213,6 @@ FV_HD void stream_line(T* p, Vec<Accum<T>> v) {
 FV_HD void finish_streaming() {
 #if defined(__AVX512F__)
   _mm_sfence();
-#endif
-}
-
-// Indices of lanes as 32-bit integers.
-template <class A>
-FV_HD void store_indices(int32_t* p, IndexVec<A> index) {
-  typedef int32_t Narrow __attribute__((vector_size(kVectorBytes / sizeof(A) * sizeof(int32_t))));
-  const Narrow narrow = __builtin_convertvector(index, Narrow);
-  memcpy(p, &narrow, sizeof narrow);
-}
-
-// As many lanes from lane k on as 64-bit integers fill a vector, and the same back.
-template <class A>
-FV_HD IndexVec<double> wide_lanes(const IndexVec<A>& lanes, int k) {
-  if constexpr (sizeof(A) == 8) {
-    return lanes;
-  } else {
-    typedef int32_t Narrow __attribute__((vector_size(kVectorBytes / 2)));
-    Narrow narrow;
-    memcpy(&narrow, reinterpret_cast<const char*>(&lanes) + k * sizeof(int32_t), sizeof narrow);
-    return __builtin_convertvector(narrow, IndexVec<double>);
-  }
-}
-template <class A>
-FV_HD void set_wide_lanes(IndexVec<A>& lanes, int k, IndexVec<double> wide) {
-  if constexpr (sizeof(A) == 8) {
-    lanes = wide;
-  } else {
-    int32_t narrow[Vec<double>::kLanes];
-    store_indices<double>(narrow, wide);
-    memcpy(reinterpret_cast<char*>(&lanes) + k * sizeof(int32_t), narrow, sizeof narrow);
-  }
-}
-
-// A byte per lane. Twice as wide or half as wide at a time: other conversions GCC 12 makes one by one.
-template <class A>
-struct LanesAsBytes {
-  typedef uint8_t Bytes __attribute__((vector_size(Vec<A>::kLanes)));
-  typedef uint16_t Halves __attribute__((vector_size(2 * Vec<A>::kLanes)));
-  typedef uint32_t Words __attribute__((vector_size(4 * Vec<A>::kLanes)));
-};
-template <class A>
-FV_HD IndexVec<A> load_bytes(const uint8_t* p) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return IndexVec<A>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#elif defined(__AVX2__)
-  if constexpr (sizeof(A) == 4)
-    return IndexVec<A>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-#endif
-  typename LanesAsBytes<A>::Bytes bytes;
-  memcpy(&bytes, p, sizeof bytes);
-  const auto halves = __builtin_convertvector(bytes, typename LanesAsBytes<A>::Halves);
-  return __builtin_convertvector(__builtin_convertvector(halves, typename LanesAsBytes<A>::Words), IndexVec<A>);
-}
-// The first n; the others are 0.
-template <class A>
-FV_HD IndexVec<A> load_bytes(const uint8_t* p, int64_t n) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return IndexVec<A>(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(__mmask16((1u << n) - 1), p)));
-#endif
-  uint8_t bytes[Vec<A>::kLanes] = {};
-  memcpy(bytes, p, size_t(n));
-  return load_bytes<A>(bytes);
-}
-template <class A>
-FV_HD void store_bytes(uint8_t* p, IndexVec<A> lanes, int64_t n) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return _mm_mask_storeu_epi8(p, __mmask16((1u << n) - 1), _mm512_cvtepi32_epi8(__m512i(lanes)));
-#endif
-  const auto words = __builtin_convertvector(lanes, typename LanesAsBytes<A>::Words);
-  const auto halves = __builtin_convertvector(words, typename LanesAsBytes<A>::Halves);
-  const auto bytes = __builtin_convertvector(halves, typename LanesAsBytes<A>::Bytes);
-  if (n == Vec<A>::kLanes) memcpy(p, &bytes, sizeof bytes);
-  else memcpy(p, &bytes, size_t(n));
-}
-
-// values[index] for every lane.
-template <class A>
-FV_HD Vec<A> gather(const A* values, const int32_t* index) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4)
-    return Vec<A>(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, _mm512_loadu_si512(index), values, 4));
-#elif defined(__AVX2__)
-  if constexpr (sizeof(A) == 4)
-    return Vec<A>(_mm256_i32gather_ps(values, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), 4));
-#endif
-  Vec<A> v;
-  for (int i = 0; i < Vec<A>::kLanes; ++i) v.raw[i] = values[index[i]];
-  return v;
-}
-
-// The same from two vectors that hold the values, for indices below twice the lanes.
-template <class A>
-FV_HD Vec<A> lookup(Vec<A> first, Vec<A> second, const int32_t* index) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4) return Vec<A>(_mm512_permutex2var_ps(first.raw, _mm512_loadu_si512(index), second.raw));
-#endif
-  A values[2 * Vec<A>::kLanes];
-  first.store(values);
-  second.store(values + Vec<A>::kLanes);
-  return gather(values, index);
-}
-
-// Words of bits, as many as a vector holds.
-typedef uint64_t RawWords __attribute__((vector_size(kVectorBytes)));
-
-// One bit for each of 64 bytes, the first in the lowest bit: whether it differs from 0.
-FV_HD uint64_t nonzero_bits(const uint8_t* p) {
-#if defined(__AVX512BW__)
-  const __m512i v = _mm512_loadu_si512(p);
-  return _mm512_test_epi8_mask(v, v);
-#elif defined(__AVX2__)
-  const auto zeros = [p](int i) {
-    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
-    return uint64_t(uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()))));
-  };
-  return ~(zeros(0) | zeros(32) << 32);
-#elif defined(__SSE2__)
-  const auto zeros = [p](int i) {
-    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i));
-    return uint64_t(_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())));
-  };
-  return ~(zeros(0) | zeros(16) << 16 | zeros(32) << 32 | zeros(48) << 48);
-#else
-  uint64_t r = 0;
-  for (int i = 0; i < 64; ++i) r |= uint64_t(p[i] != 0) << i;
-  return r;
 #endif
 }
 

@@ -1,6 +1,6 @@
 // Vectors as wide as the instruction set that the file is compiled for (see FV_ISA), on the vector extensions of GCC
-// and Clang, and their arithmetic. simd.h has the rest; only these two have intrinsics, where the extensions have no
-// word for an instruction.
+// and Clang, and their arithmetic. Only this file, simd.h and simd_integers.h have intrinsics, where the extensions
+// have no word for an instruction.
 #pragma once
 
 #if defined(__x86_64__)
@@ -259,12 +259,12 @@ using GroupSum = GroupSumOf<A, FV_ISA>;
 // Calls f(first lane, part of the group, how many lanes are in range) for the vectors of [0, n).
 template <class A, class F>
 FV_HD void for_each_vector(int64_t n, F&& f) {
-  constexpr int64_t kLanes = Vec<A>::kLanes, kGroup = GroupSum<A>::kLanes;
+  constexpr int64_t kGroup = GroupSum<A>::kLanes;
   const int64_t whole = n / kGroup * kGroup;
   for (int64_t i = 0; i < whole; i += kGroup)
     for (int part = 0; part < GroupSum<A>::kParts; ++part)
-      f(i + part * kLanes, part, std::integral_constant<int64_t, kLanes>());
-  for (int64_t i = whole; i < n; i += kLanes) f(i, int((i - whole) / kLanes), min_of(n - i, kLanes));
+      f(i + part * kLanes<A>, part, std::integral_constant<int64_t, kLanes<A>>());
+  for (int64_t i = whole; i < n; i += kLanes<A>) f(i, int((i - whole) / kLanes<A>), min_of(n - i, kLanes<A>));
 }
 template <class A, class Count>
 FV_HD MaskOf<A, FV_ISA> lanes_in_range(Count count) {

@@ -54,7 +54,7 @@ bool in_rows(const SoftmaxFocalShape& s) { return s.inner == 1 && s.classes >= k
 template <class A>
 IndexVec<A> load_labels(const SoftmaxFocalShape& s, const int64_t* labels, int64_t n) {
   IndexVec<A> v;
-  for (int i = 0; i < Vec<A>::kLanes; ++i) v[i] = i < n && labels[i] != s.ignored ? labels[i] : -1;
+  for (int i = 0; i < kLanes<A>; ++i) v[i] = i < n && labels[i] != s.ignored ? labels[i] : -1;
   return v;
 }
 

@@ -13,14 +13,13 @@ namespace {
 template <class T, class F>
 FV_HD void walk_row(const TotalVariationShape& s, const T* p, bool last_row, int64_t i, int64_t end, F&& f) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const int64_t row = s.row(), with_right = row - s.channels;
-  for (; !last_row && i + kLanes <= min_of(end, with_right); i += kLanes) {
+  for (; !last_row && i + kLanes<A> <= min_of(end, with_right); i += kLanes<A>) {
     const Vec<A> here = load_vector(p + i);
-    f(i, kLanes, Differences<Vec<A>>{load_vector(p + row + i) - here, load_vector(p + i + s.channels) - here});
+    f(i, kLanes<A>, Differences<Vec<A>>{load_vector(p + row + i) - here, load_vector(p + i + s.channels) - here});
   }
-  for (; i < end; i += kLanes) {
-    const int64_t count = min_of(kLanes, end - i), right = max_of(int64_t(0), min_of(count, with_right - i));
+  for (; i < end; i += kLanes<A>) {
+    const int64_t count = min_of(kLanes<A>, end - i), right = max_of(int64_t(0), min_of(count, with_right - i));
     const Vec<A> here = load_vector(p + i, count);
     Differences<Vec<A>> d{Vec<A>(A(0)), Vec<A>(A(0))};
     if (!last_row) d.y = load_vector(p + row + i, count) - here;
@@ -71,7 +70,6 @@ template <Penalty kind, class T>
 void rows_backward(const TotalVariationShape& s, int64_t y0, int64_t y1, const Accum<T>* grad, const T* plane,
                    T* grad_plane, std::vector<Accum<T>>& scratch) {
   using A = Accum<T>;
-  constexpr int64_t kLanes = Vec<A>::kLanes;
   const int64_t row = s.row();
   scratch.assign(size_t(4 * row + s.channels), A(0));
   A* factors = scratch.data();
@@ -85,7 +83,7 @@ void rows_backward(const TotalVariationShape& s, int64_t y0, int64_t y1, const A
   const auto slopes_of = [&](int64_t y) {
     walk_row(s, plane + y * row, y + 1 == s.height, 0, row, [&](int64_t i, int64_t n, const Differences<Vec<A>>& d) {
       const auto slope = slope_of<kind>(d, s.beta);
-      if (n == kLanes) {
+      if (n == kLanes<A>) {
         store_vector(below + i, slope.y);
         store_vector(right + i, slope.x);
       } else {
@@ -100,12 +98,12 @@ void rows_backward(const TotalVariationShape& s, int64_t y0, int64_t y1, const A
   }
   for (int64_t y = y0; y < y1; ++y) {
     slopes_of(y);
-    for (int64_t i = 0; i < row; i += kLanes) {
-      const int64_t n = min_of(kLanes, row - i);
-      const auto at = [&](const A* p) { return n == kLanes ? load_vector(p + i) : load_vector(p + i, n); };
+    for (int64_t i = 0; i < row; i += kLanes<A>) {
+      const int64_t n = min_of(kLanes<A>, row - i);
+      const auto at = [&](const A* p) { return n == kLanes<A> ? load_vector(p + i) : load_vector(p + i, n); };
       const Vec<A> value = at(factors) * ((at(above) - at(below)) + (at(right - s.channels) - at(right)));
       T* to = grad_plane + y * row + i;
-      if (n == kLanes) store_vector(to, value);
+      if (n == kLanes<A>) store_vector(to, value);
       else store_vector(to, value, n);
     }
     std::swap(above, below);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "max_pool2d.h"
-#include "simd.h"
+#include "simd_integers.h"
 
 namespace fastvision {
 
@@ -11,7 +11,7 @@ namespace fastvision {
 struct TwoByTwo {
   int64_t rows, count, height, width, channels;
 
-  bool fit(const PoolGeometry& g) const {
+  FV_HD bool fit(const PoolGeometry& g) const {
     return g.kernel_y == 2 && g.kernel_x == 2 && g.stride_y == 2 && g.stride_x == 2 && g.padding_y == 0 &&
            g.padding_x == 0 && g.dilation_y == 1 && g.dilation_x == 1 && 2 * rows <= height && 2 * count <= width;
   }
@@ -27,10 +27,10 @@ FV_HD bool load_taps(const TwoByTwo&, const uint8_t* index, int64_t, int64_t, In
 template <class A>
 FV_HD bool load_taps(const TwoByTwo& s, const int64_t* index, int64_t window, int64_t next, IndexVec<A>& taps) {
   using Wide = IndexVec<double>;
-  constexpr int kWide = Vec<double>::kLanes;
+  constexpr int kWide = kLanes<double>;
   const Wide step = lane_numbers<double>() * next;
   Wide inside = all_lanes<double>(-1);
-  for (int k = 0; k < Vec<A>::kLanes; k += kWide) {
+  for (int k = 0; k < kLanes<A>; k += kWide) {
     Wide position;
     memcpy(&position, index + k, sizeof position);
     const Wide first = step + all_lanes<double>(window + next * k), second = first + s.width;
@@ -51,7 +51,6 @@ FV_HD int64_t load_tap(const TwoByTwo& s, int64_t position, int64_t window) {
 // y: row of the windows.
 template <class A, class Index, class F, class G>
 FV_HD bool walk_windows(const TwoByTwo& s, const Index* row, int64_t y, F&& vectors, G&& single) {
-  constexpr int kLanes = Vec<A>::kLanes;
   const auto position = [&](int64_t x) { return 2 * (y * s.width + x); };
   const auto one = [&](int64_t x, int64_t c) {
     const int64_t tap = load_tap(s, row[x * s.channels + c], position(x));
@@ -61,7 +60,7 @@ FV_HD bool walk_windows(const TwoByTwo& s, const Index* row, int64_t y, F&& vect
   IndexVec<A> taps;
   if (s.channels == 1) {
     int64_t x = 0;
-    for (; x + kLanes <= s.count; x += kLanes) {
+    for (; x + kLanes<A> <= s.count; x += kLanes<A>) {
       if (!load_taps<A>(s, row + x, position(x), 2, taps)) return false;
       vectors(x, 0, taps);
     }
@@ -71,7 +70,7 @@ FV_HD bool walk_windows(const TwoByTwo& s, const Index* row, int64_t y, F&& vect
   }
   for (int64_t x = 0; x < s.count; ++x) {
     int64_t c = 0;
-    for (; c + kLanes <= s.channels; c += kLanes) {
+    for (; c + kLanes<A> <= s.channels; c += kLanes<A>) {
       if (!load_taps<A>(s, row + x * s.channels + c, position(x), 0, taps)) return false;
       vectors(x, c, taps);
     }
@@ -85,9 +84,8 @@ FV_HD bool walk_windows(const TwoByTwo& s, const Index* row, int64_t y, F&& vect
 template <class T, class Index>
 FV_HD bool fill_two_by_two(const TwoByTwo& s, const T* values, const Index* index, int64_t y, T* to) {
   using A = Accum<T>;
-  constexpr int kLanes = Vec<A>::kLanes;
-  int32_t order[2 * kLanes];  // of two vectors interleaved
-  for (int k = 0; k < 2 * kLanes; ++k) order[k] = k % 2 * kLanes + k / 2;
+  int32_t order[2 * kLanes<A>];  // of two vectors interleaved
+  for (int k = 0; k < 2 * kLanes<A>; ++k) order[k] = k % 2 * kLanes<A> + k / 2;
   const auto pixel = [&](int64_t x, int64_t c, int64_t tap) {
     return to + (tap / 2 * s.width + 2 * x + tap % 2) * s.channels + c;
   };
@@ -101,7 +99,7 @@ FV_HD bool fill_two_by_two(const TwoByTwo& s, const T* values, const Index* inde
     for (int64_t tap = 0; tap < 4; tap += 2) {
       const Vec<A> left = at(tap), right = at(tap + 1);
       store_vector(pixel(x, c, tap), lookup<A>(left, right, order));
-      store_vector(pixel(x, c, tap) + kLanes, lookup<A>(left, right, order + kLanes));
+      store_vector(pixel(x, c, tap) + kLanes<A>, lookup<A>(left, right, order + kLanes<A>));
     }
   };
   const auto single = [&](int64_t x, int64_t c, int64_t tap) {
@@ -126,9 +124,8 @@ FV_HD bool fill_row_of_windows(const TwoByTwo& s, const T* values, const Index* 
 template <class T, class Index>
 FV_HD bool gather_two_by_two(const TwoByTwo& s, const T* from, const Index* index, int64_t y, T* to) {
   using A = Accum<T>;
-  constexpr int kLanes = Vec<A>::kLanes;
-  int32_t even[kLanes], odd[kLanes];
-  for (int k = 0; k < kLanes; ++k) even[k] = 2 * k, odd[k] = 2 * k + 1;
+  int32_t even[kLanes<A>], odd[kLanes<A>];
+  for (int k = 0; k < kLanes<A>; ++k) even[k] = 2 * k, odd[k] = 2 * k + 1;
   const auto pixel = [&](int64_t x, int64_t c, int64_t tap) {
     return from + (tap / 2 * s.width + 2 * x + tap % 2) * s.channels + c;
   };
@@ -141,7 +138,7 @@ FV_HD bool gather_two_by_two(const TwoByTwo& s, const T* from, const Index* inde
       for (int64_t tap = 0; tap < 4; ++tap) take(tap, load_vector(pixel(x, c, tap)));
     } else {
       for (int64_t tap = 0; tap < 4; tap += 2) {
-        const Vec<A> low = load_vector(pixel(x, c, tap)), high = load_vector(pixel(x, c, tap) + kLanes);
+        const Vec<A> low = load_vector(pixel(x, c, tap)), high = load_vector(pixel(x, c, tap) + kLanes<A>);
         take(tap, lookup<A>(low, high, even));
         take(tap + 1, lookup<A>(low, high, odd));
       }

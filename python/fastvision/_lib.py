@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -122,38 +122,43 @@ def translate(error: RuntimeError) -> Exception:
 _TRANSFORMS = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Vmap)
 
 
-class Op:
+Result = TypeVar("Result")
+
+
+class Op(Generic[Result]):
     """A native op. Calls it in the active library and raises its errors as TypeError or ValueError.
 
     In eager mode this goes around the Python autograd kernel of torch.library, which costs more than a small op:
     straight to the backend where nothing needs a gradient, else through an autograd.Function of the same formulas.
     """
 
-    _all: ClassVar[list["Op"]] = []
+    _all: ClassVar[list["Op[Any]"]] = []
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.overload = getattr(torch.ops.fastvision, name).default
-        self.differentiable: Callable[..., Any] | None = None  # the call where a gradient is needed
-        self.transformed: Callable[..., Any] | None = None  # the call under torch.func.grad and vmap
+        self.differentiable: Callable[..., Result] | None = None  # the call where a gradient is needed
+        self.transformed: Callable[..., Result] | None = None  # the call under torch.func.grad and vmap
         self.vmap_rule: Callable[..., Any] | None = None
         Op._all.append(self)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any) -> Result:
+        overload: Callable[..., Result] = self.overload
         try:
             if torch.compiler.is_compiling():
-                return self.overload(*args)
+                return overload(*args)
             functorch = torch._C._functorch.peek_interpreter_stack()
             if functorch or forward_ad._current_level >= 0:
                 self._refuse_tangents(functorch, args)
                 if functorch:
                     if self.transformed and functorch.key() in _TRANSFORMS:
                         return self.transformed(*args)
-                    return self.overload(*args)
+                    return overload(*args)
             if self.differentiable and torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
                 return self.differentiable(*args)
             with torch._C._AutoDispatchBelowAutograd():
-                return self.overload._op(*args)  # what the overload itself calls, without its Python
+                result: Result = self.overload._op(*args)  # what the overload itself calls, without its Python
+            return result
         except RuntimeError as error:
             raise translate(error) from None
 
@@ -188,7 +193,9 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return register
 
 
-def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None) -> None:
+def register_autograd(
+    op: Op[Any], backward: Callable[..., Any], setup_context: Callable[..., Any] | None = None
+) -> None:
     """As ``torch.library.register_autograd``, but with None and not zeros where one of several results has no gradient.
 
     ``setup_context`` may ask for the zeros.
@@ -216,7 +223,7 @@ def register_autograd(op: Op, backward: Callable[..., Any], setup_context: Calla
 
 
 def _without_zeros(
-    op: Op, backward: Callable[..., Any], setup_context: Callable[..., Any]
+    op: Op[Any], backward: Callable[..., Any], setup_context: Callable[..., Any]
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """torch would make a tensor of zeros for each result without a gradient, as large as the result."""
 
@@ -232,7 +239,7 @@ def _without_zeros(
     return of_some, setup
 
 
-def register_no_gradient(op: Op) -> None:
+def register_no_gradient(op: Op[Any]) -> None:
     """Differentiating through this op is an error that says so, never a silent zero."""
 
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -241,7 +248,7 @@ def register_no_gradient(op: Op) -> None:
     register_autograd(op, backward)
 
 
-def register_vmap(op: Op, rule: Callable[..., Any]) -> None:
+def register_vmap(op: Op[Any], rule: Callable[..., Any]) -> None:
     """``rule``: as of ``torch.library.register_vmap``."""
     op.vmap_rule = rule
     for namespace in NAMESPACES:
@@ -253,7 +260,7 @@ def to_front(t: Tensor, dim: int | None, size: int) -> Tensor:
     return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
 
 
-def register_batch_vmap(op: Op, tensors: int) -> None:
+def register_batch_vmap(op: Op[Any], tensors: int) -> None:
     """vmap rule of an op whose first ``tensors`` arguments take leading batch dimensions themselves."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -267,7 +274,7 @@ def register_batch_vmap(op: Op, tensors: int) -> None:
     register_vmap(op, rule)
 
 
-def register_folding_vmap(op: Op, *batched: int) -> None:
+def register_folding_vmap(op: Op[Any], *batched: int) -> None:
     """vmap rule of an op whose arguments at these places and all results have the batch as dimension 0: the mapped
     dimension is folded into it. Where another argument is mapped, a loop."""
 
@@ -288,7 +295,7 @@ def register_folding_vmap(op: Op, *batched: int) -> None:
     register_vmap(op, rule)
 
 
-def register_no_vmap(op: Op, instead: str) -> None:
+def register_no_vmap(op: Op[Any], instead: str) -> None:
     """vmap of an op whose results differ in size is an error that names what to use instead."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:

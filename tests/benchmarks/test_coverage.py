@@ -13,7 +13,7 @@ UNMEASURED = {"device_errors"}  # reads a counter
 
 
 def makes_native_op(node):
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == "_lib.Op"
+    return isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_lib.Op[")
 
 
 def names(tree):

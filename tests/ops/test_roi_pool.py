@@ -132,6 +132,22 @@ def test_same_bits_on_every_instruction_set_and_thread_count(p):
             torch.testing.assert_close(gradient, results[0][1], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("repeats", [1, 20])  # regions that are packed one by one, or together
+@pytest.mark.parametrize("channels", [3, 65])
+def test_pixels_behind_the_regions_do_not_count(backend, channels, repeats):
+    x = torch.full((2, channels, 12, 13), torch.nan)
+    rois = torch.tensor([[0.0, 0, 0, 3, 3], [1, 9, 8, 12, 11], [1, 2, 3, 4, 6]]).repeat(repeats, 1)
+    for image, left, top, right, bottom in rois.int().tolist():
+        x[image, :, top : bottom + 1, left : right + 1] = torch.randn(
+            channels, bottom - top + 1, right - left + 1, generator=backend.vary(channels)
+        )
+    expected = roi_pool_reference(x, rois, (2, 3), 1.0)
+    assert not expected.isnan().any()
+    for format in FORMATS:
+        moved = x.to(backend.device).contiguous(memory_format=format)
+        assert torch.equal(ops.roi_pool(moved, rois.to(backend.device), (2, 3)).cpu(), expected)
+
+
 def test_many_bins_and_channels(backend):
     """More bins than are transposed at a time, more channels than a task has."""
     g = backend.vary(3)

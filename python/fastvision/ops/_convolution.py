@@ -19,9 +19,9 @@ from ._convolution_vmap import convolution_rule, weight_gradient_rule
 from ._dispatch import Map, has_empty_windows, own_for_gradients, own_is_faster
 from ._regions import is_channels_last, new_features
 
-conv2d_op = _lib.Op("conv2d")
-conv_transpose2d_op = _lib.Op("conv_transpose2d")
-weight_gradient_op = _lib.Op("conv2d_weight_gradient")
+conv2d_op = _lib.Op[Tensor]("conv2d")
+conv_transpose2d_op = _lib.Op[Tensor]("conv_transpose2d")
+weight_gradient_op = _lib.Op[Tensor]("conv2d_weight_gradient")
 
 ALGORITHMS = ("auto", "fastvision", "torch")
 

@@ -10,7 +10,7 @@ from .._lib import to_front
 Result = tuple[Tensor, int]
 
 
-def convolution_rule(op: _lib.Op, transposed: bool) -> Any:
+def convolution_rule(op: _lib.Op[Any], transposed: bool) -> Any:
     """Of both ops: ``(input, weight, bias, geometry, groups, height, width, auto)``."""
     results_at = 1 if transposed else 0  # dimension of the weight
 
@@ -35,7 +35,7 @@ def convolution_rule(op: _lib.Op, transposed: bool) -> Any:
     return rule
 
 
-def weight_gradient_rule(op: _lib.Op) -> Any:
+def weight_gradient_rule(op: _lib.Op[Any]) -> Any:
     """``(small, large, geometry, groups, kernel height, kernel width)``."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], small: Tensor, large: Tensor, *rest: Any) -> Result:

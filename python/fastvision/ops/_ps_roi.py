@@ -8,7 +8,7 @@ from .. import _lib
 from ._regions import check_rois, is_channels_last, new_features, refuse_box_gradient
 
 
-def register(name: str, op: _lib.Op, backward_op: _lib.Op) -> None:
+def register(name: str, op: _lib.Op[Tensor], backward_op: _lib.Op[Tensor]) -> None:
     """Fake kernels and gradients of ``op(input, rois, spatial_scale, out_h, out_w, option)``."""
 
     @_lib.register_fake(name)
@@ -56,4 +56,5 @@ def own_bins(pooled: Tensor) -> Tensor:
     """For references: bin b of channel ``c * bins + b`` of ``(K, C * bins, height, width)``."""
     height, width = pooled.shape[2:]
     by_bin = pooled.flatten(2).unflatten(1, (-1, height * width))
-    return by_bin.diagonal(dim1=2, dim2=3).unflatten(2, (height, width))  # type: ignore[no-any-return]
+    own: Tensor = by_bin.diagonal(dim1=2, dim2=3).unflatten(2, (height, width))
+    return own

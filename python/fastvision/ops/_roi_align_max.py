@@ -8,8 +8,8 @@ from torch import Tensor
 from .. import _lib
 from ._regions import check_rois, is_channels_last, new_features, refuse_box_gradient, save_argmax
 
-max_op = _lib.Op("roi_align_max")
-_backward_op = _lib.Op("roi_align_max_backward")
+max_op = _lib.Op[tuple[Tensor, Tensor]]("roi_align_max")
+_backward_op = _lib.Op[Tensor]("roi_align_max_backward")
 
 
 @_lib.register_fake("roi_align_max")

@@ -8,7 +8,7 @@ from .. import _lib
 from . import _arguments
 from .box_convert import PLAIN_FORMATS, check_boxes, check_format, has_kernel
 
-_op = _lib.Op("box_area")
+_op = _lib.Op[Tensor]("box_area")
 
 
 def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
@@ -37,7 +37,7 @@ def box_area(boxes: Tensor, fmt: str = "xyxy") -> Tensor:
     if boxes.is_floating_point():
         wide = boxes.to(_arguments.accumulated(boxes.dtype))
         if has_kernel(wide):
-            return _op(wide, PLAIN_FORMATS.index(fmt))  # type: ignore[no-any-return]
+            return _op(wide, PLAIN_FORMATS.index(fmt))
         width, height = _sides(wide / 2, fmt)  # halves: a side of finite coordinates stays finite
         return 4 * (width * height)
     width, height = _sides(boxes.long().clamp(-(2**62), 2**62 - 1), fmt)

@@ -10,10 +10,10 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_encode_op = _lib.Op("encode_boxes")
-_encode_backward_op = _lib.Op("encode_boxes_backward")
-_decode_op = _lib.Op("decode_boxes")
-_decode_backward_op = _lib.Op("decode_boxes_backward")
+_encode_op = _lib.Op[Tensor]("encode_boxes")
+_encode_backward_op = _lib.Op[tuple[Tensor, Tensor]]("encode_boxes_backward")
+_decode_op = _lib.Op[Tensor]("decode_boxes")
+_decode_backward_op = _lib.Op[tuple[Tensor, Tensor]]("decode_boxes_backward")
 
 _CLIP = math.log(1000 / 16)
 
@@ -41,7 +41,7 @@ def encode_boxes(reference: Tensor, boxes: Tensor, weights: Sequence[float] = (1
     tensor([[0.2500, 0.0000, 0.0000, 0.0000]])
     """
     r, b = _arguments.widen("encode_boxes", "reference", reference, "boxes", boxes)
-    return _encode_op(r, b, [float(w) for w in weights]).to(boxes.dtype)  # type: ignore[no-any-return]
+    return _encode_op(r, b, [float(w) for w in weights]).to(boxes.dtype)
 
 
 def decode_boxes(
@@ -74,7 +74,7 @@ def decode_boxes(
     """
     r, b = _arguments.widen("decode_boxes", "reference", reference, "boxes", boxes)
     size = None if image_size is None else [float(n) for n in image_size]
-    return _decode_op(r, b, [float(w) for w in weights], clip, size).to(boxes.dtype)  # type: ignore[no-any-return]
+    return _decode_op(r, b, [float(w) for w in weights], clip, size).to(boxes.dtype)
 
 
 def _check(op: str, reference: Tensor, boxes: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("box_convert")
+_op = _lib.Op[Tensor]("box_convert")
 
 PLAIN_FORMATS = ("xyxy", "xywh", "cxcywh")
 _ROTATED_FORMATS = {"xywhr": 5, "cxcywhr": 5, "xyxyxyxy": 8}
@@ -49,7 +49,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     if "cxcywh" in (in_fmt, out_fmt) and not boxes.is_floating_point():
         return box_convert(boxes.double(), in_fmt, out_fmt).float()  # sums of integers may not fit their dtype
     if has_kernel(boxes):
-        return _op(boxes, PLAIN_FORMATS.index(in_fmt), PLAIN_FORMATS.index(out_fmt))  # type: ignore[no-any-return]
+        return _op(boxes, PLAIN_FORMATS.index(in_fmt), PLAIN_FORMATS.index(out_fmt))
     a, b, c, d = boxes.unbind(-1)
     if in_fmt == "xywh":
         a, b, c, d = a, b, a + c, b + d

@@ -10,8 +10,8 @@ from .. import _lib
 from . import _arguments
 from .box_convert import box_convert
 
-_op = _lib.Op("box_iou")
-_backward_op = _lib.Op("box_iou_backward")
+_op = _lib.Op[Tensor]("box_iou")
+_backward_op = _lib.Op[tuple[Tensor, Tensor]]("box_iou_backward")
 
 _PLAIN, _GENERALIZED, _DISTANCE, _COMPLETE = range(4)
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments, _losses
 
-_op = _lib.Op("box_iou_loss")
-_backward_op = _lib.Op("box_iou_loss_backward")
+_op = _lib.Op[tuple[Tensor, Tensor, Tensor]]("box_iou_loss")
+_backward_op = _lib.Op[tuple[Tensor, Tensor]]("box_iou_loss_backward")
 
 _GENERALIZED, _DISTANCE, _COMPLETE = 1, 2, 3
 

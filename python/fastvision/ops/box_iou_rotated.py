@@ -9,8 +9,8 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("box_iou_rotated")
-_backward_op = _lib.Op("box_iou_rotated_backward")
+_op = _lib.Op[Tensor]("box_iou_rotated")
+_backward_op = _lib.Op[tuple[Tensor, Tensor]]("box_iou_rotated_backward")
 
 AngleUnit = Literal["deg", "rad"]
 
@@ -61,10 +61,10 @@ def box_iou_rotated(
     if boxes2.dtype != dtype:
         raise TypeError(f"box_iou_rotated: boxes2: expected dtype {dtype} as boxes1, got {boxes2.dtype}")
     if dtype in (torch.float32, torch.float64):
-        return _op(boxes1, boxes2, aligned, *unit)  # type: ignore[no-any-return]
+        return _op(boxes1, boxes2, aligned, *unit)
     if dtype in (torch.float16, torch.bfloat16):
-        return _op(boxes1.float(), boxes2.float(), aligned, *unit).to(dtype)  # type: ignore[no-any-return]
-    return _op(boxes1.double(), boxes2.double(), aligned, *unit).float()  # type: ignore[no-any-return]
+        return _op(boxes1.float(), boxes2.float(), aligned, *unit).to(dtype)
+    return _op(boxes1.double(), boxes2.double(), aligned, *unit).float()
 
 
 def is_degrees(op: str, angle: str) -> bool:

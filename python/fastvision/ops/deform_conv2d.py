@@ -11,9 +11,9 @@ from ._convolution import geometry_of
 from ._deform_checks import check_arguments
 from ._regions import is_channels_last, new_features
 
-_op = _lib.Op("deform_conv2d")
-_input_gradient_op = _lib.Op("deform_conv2d_input_gradient")
-_weight_gradient_op = _lib.Op("deform_conv2d_weight_gradient")
+_op = _lib.Op[Tensor]("deform_conv2d")
+_input_gradient_op = _lib.Op[tuple[Tensor, Tensor, Tensor]]("deform_conv2d_input_gradient")
+_weight_gradient_op = _lib.Op[Tensor]("deform_conv2d_weight_gradient")
 
 
 def deform_conv2d(

@@ -6,7 +6,7 @@ import torch
 
 from .. import _lib
 
-_op = _lib.Op("device_errors")
+_op = _lib.Op[torch.Tensor]("device_errors")
 _OPS = (  # OpId in csrc/kernels/common.h
     "",
     "roi_align",

@@ -10,8 +10,8 @@ from .. import _lib
 from . import _arguments, _losses
 from ._regions import is_channels_last, new_features
 
-_op = _lib.Op("dice_loss")
-_backward_op = _lib.Op("dice_loss_backward")
+_op = _lib.Op[tuple[Tensor, Tensor, Tensor]]("dice_loss")
+_backward_op = _lib.Op[Tensor]("dice_loss_backward")
 
 
 def dice_loss(

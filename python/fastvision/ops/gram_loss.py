@@ -8,7 +8,7 @@ from .. import _lib
 from . import _arguments, _losses, _tf32
 from .gram_matrix import gram_matrix_reference, mix_channels
 
-_op = _lib.Op("gram_loss")
+_op = _lib.Op[tuple[Tensor, Tensor]]("gram_loss")
 
 
 def gram_loss(x: Tensor, target: Tensor, *, normalize: bool = False, reduction: str = "mean") -> Tensor:

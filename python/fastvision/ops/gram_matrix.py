@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments, _tf32
 
-_op = _lib.Op("gram_matrix")
+_op = _lib.Op[Tensor]("gram_matrix")
 
 
 def gram_matrix(x: Tensor, y: Tensor | None = None, *, normalize: bool = False) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _lib
 
-_op = _lib.Op("grid_anchors")
+_op = _lib.Op[Tensor]("grid_anchors")
 
 
 def grid_anchors(
@@ -58,7 +58,7 @@ def grid_anchors(
     all_sizes = [float(s) for level in sizes for s in level]
     all_ratios = [float(r) for level in aspect_ratios for r in level]
     like = torch.empty(0, dtype=dtype, device=device)
-    return _op(like, layout, all_sizes, all_ratios, offset)  # type: ignore[no-any-return]
+    return _op(like, layout, all_sizes, all_ratios, offset)
 
 
 def _pair(stride: int | tuple[int, int]) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("mask_iou")
+_op = _lib.Op[Tensor]("mask_iou")
 
 
 def mask_iou(masks1: Tensor, masks2: Tensor, *, crowd: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def mask_iou(masks1: Tensor, masks2: Tensor, *, crowd: Tensor | None = None) -> 
     """
     if crowd is not None and crowd.dtype != torch.bool:
         crowd = _arguments.group_names("mask_iou", "crowd", crowd).bool()
-    return _op(masks1, masks2, crowd)  # type: ignore[no-any-return]
+    return _op(masks1, masks2, crowd)
 
 
 def check_masks(op: str, argument: str, masks: Tensor) -> None:

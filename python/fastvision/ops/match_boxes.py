@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("match_boxes")
+_op = _lib.Op[tuple[Tensor, Tensor]]("match_boxes")
 
 
 def match_boxes(

@@ -9,7 +9,7 @@ from .. import _lib
 from . import _arguments
 from .mask_iou import check_masks
 
-_op = _lib.Op("matrix_nms")
+_op = _lib.Op[Tensor]("matrix_nms")
 
 _KERNELS = ("gaussian", "linear")
 _MASKS = (torch.bool, torch.uint8)

@@ -10,8 +10,8 @@ from .. import _lib
 from . import _arguments
 from ._regions import is_channels_last, memory_format, new_features
 
-_op = _lib.Op("max_pool2d")
-_backward_op = _lib.Op("max_pool2d_backward")
+_op = _lib.Op[tuple[Tensor, Tensor]]("max_pool2d")
+_backward_op = _lib.Op[Tensor]("max_pool2d_backward")
 
 
 def max_pool2d(

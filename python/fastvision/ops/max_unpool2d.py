@@ -11,8 +11,8 @@ from . import _arguments
 from ._regions import is_channels_last, new_features
 from .max_pool2d import check_window, positions, window_of, with_batch
 
-_op = _lib.Op("max_unpool2d")
-_backward_op = _lib.Op("max_unpool2d_backward")
+_op = _lib.Op[Tensor]("max_unpool2d")
+_backward_op = _lib.Op[Tensor]("max_unpool2d_backward")
 
 
 def max_unpool2d(

@@ -11,7 +11,7 @@ from .. import _lib
 from . import _arguments
 from .nms import nms_padded
 
-_op = _lib.Op("top_scores")
+_op = _lib.Op[Tensor]("top_scores")
 
 
 class MulticlassDetections(NamedTuple):
@@ -92,7 +92,7 @@ def multiclass_nms(
 
 def stable_topk(scores: Tensor, k: int, threshold: float | None = None) -> Tensor:
     """Indices of the ``k`` largest of each row, ties by ascending index; NaN and what does not pass come last."""
-    return _op(scores.detach(), k, -math.inf if threshold is None else threshold)  # type: ignore[no-any-return]
+    return _op(scores.detach(), k, -math.inf if threshold is None else threshold)
 
 
 @_lib.register_fake("top_scores")

@@ -12,8 +12,8 @@ from . import _arguments
 from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
 from .roi_align import roi_align_reference
 
-_op = _lib.Op("multiscale_roi_align")
-_backward_op = _lib.Op("multiscale_roi_align_backward")
+_op = _lib.Op[Tensor]("multiscale_roi_align")
+_backward_op = _lib.Op[list[Tensor]]("multiscale_roi_align_backward")
 
 
 def multiscale_roi_align(
@@ -55,7 +55,7 @@ def multiscale_roi_align(
     first = features[0]
     regions = as_rois("multiscale_roi_align", rois, first.shape[0] if first.dim() else 0, first.dtype)
     maps, scale_list = list(features), [float(s) for s in scales]
-    return _op(  # type: ignore[no-any-return]
+    return _op(
         maps, regions, levels, scale_list, canonical_scale, canonical_level, out_h, out_w, sampling_ratio, aligned
     )
 

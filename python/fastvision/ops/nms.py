@@ -8,8 +8,8 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("nms")
-_padded_op = _lib.Op("nms_padded")
+_op = _lib.Op[Tensor]("nms")
+_padded_op = _lib.Op[tuple[Tensor, Tensor]]("nms_padded")
 
 
 def nms(
@@ -47,7 +47,7 @@ def nms(
     tensor([1, 2])
     """
     boxes, scores = _arguments.widen("nms", "boxes", boxes, "scores", scores)
-    return _op(boxes, scores, None, iou_threshold, _or_none(score_threshold), max_output)  # type: ignore[no-any-return]
+    return _op(boxes, scores, None, iou_threshold, _or_none(score_threshold), max_output)
 
 
 def batched_nms(
@@ -78,7 +78,7 @@ def batched_nms(
     boxes, scores = _arguments.widen("batched_nms", "boxes", boxes, "scores", scores)
     groups = _arguments.group_names("batched_nms", "idxs", idxs)
     threshold = _or_none(score_threshold)
-    return _op(boxes, scores, groups, iou_threshold, threshold, max_output)  # type: ignore[no-any-return]
+    return _op(boxes, scores, groups, iou_threshold, threshold, max_output)
 
 
 def nms_padded(

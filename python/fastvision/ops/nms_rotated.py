@@ -8,7 +8,7 @@ from . import _arguments
 from .box_iou_rotated import AngleUnit, box_iou_rotated_reference, is_degrees
 from .nms import check_nms, suppress_in_order
 
-_op = _lib.Op("nms_rotated")
+_op = _lib.Op[Tensor]("nms_rotated")
 
 
 def nms_rotated(
@@ -49,7 +49,7 @@ def nms_rotated(
     """
     boxes, scores = _arguments.widen("nms_rotated", "boxes", boxes, "scores", scores)
     degrees = is_degrees("nms_rotated", angle)
-    return _op(boxes, scores, None, iou_threshold, degrees, clockwise, max_output)  # type: ignore[no-any-return]
+    return _op(boxes, scores, None, iou_threshold, degrees, clockwise, max_output)
 
 
 def batched_nms_rotated(
@@ -81,7 +81,7 @@ def batched_nms_rotated(
     boxes, scores = _arguments.widen("batched_nms_rotated", "boxes", boxes, "scores", scores)
     groups = _arguments.group_names("batched_nms_rotated", "idxs", idxs)
     degrees = is_degrees("batched_nms_rotated", angle)
-    return _op(boxes, scores, groups, iou_threshold, degrees, clockwise, max_output)  # type: ignore[no-any-return]
+    return _op(boxes, scores, groups, iou_threshold, degrees, clockwise, max_output)
 
 
 @_lib.register_fake("nms_rotated")

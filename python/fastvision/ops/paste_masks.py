@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("paste_masks")
+_op = _lib.Op[Tensor]("paste_masks")
 
 
 def paste_masks_in_image(
@@ -63,8 +63,8 @@ def paste_masks_in_image(
 
         few = max(1, 2**24 // max(height * width, 1))
         groups = zip(masks.split(few), boxes.split(few)) if len(masks) else ()
-        pasted = (_op(m, b, height, width, threshold, padding, False) for m, b in groups)
-        return [rle for group in pasted for rle in rle_encode(group)]
+        in_turn = (_op(m, b, height, width, threshold, padding, False) for m, b in groups)
+        return [rle for group in in_turn for rle in rle_encode(group)]
     pasted = _op(masks, boxes, height, width, threshold, padding, out == "packed")
     return pasted.view(torch.uint8) if out == "uint8" else pasted
 

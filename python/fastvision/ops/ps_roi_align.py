@@ -9,8 +9,8 @@ from . import _ps_roi
 from ._regions import as_rois, output_size_pair
 from .roi_align import roi_align_reference
 
-_op = _lib.Op("ps_roi_align")
-_ps_roi.register("ps_roi_align", _op, _lib.Op("ps_roi_align_backward"))
+_op = _lib.Op[Tensor]("ps_roi_align")
+_ps_roi.register("ps_roi_align", _op, _lib.Op[Tensor]("ps_roi_align_backward"))
 
 
 def ps_roi_align(
@@ -56,7 +56,7 @@ def ps_roi_align(
     """
     out_h, out_w = output_size_pair("ps_roi_align", output_size)
     rois = as_rois("ps_roi_align", boxes, input.shape[0] if input.dim() else 0, input.dtype)
-    return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio)  # type: ignore[no-any-return]
+    return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio)
 
 
 def ps_roi_align_reference(

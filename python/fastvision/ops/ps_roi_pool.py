@@ -9,8 +9,8 @@ from .. import _lib
 from . import _ps_roi
 from ._regions import as_rois, output_size_pair
 
-_op = _lib.Op("ps_roi_pool")
-_ps_roi.register("ps_roi_pool", _op, _lib.Op("ps_roi_pool_backward"))
+_op = _lib.Op[Tensor]("ps_roi_pool")
+_ps_roi.register("ps_roi_pool", _op, _lib.Op[Tensor]("ps_roi_pool_backward"))
 
 
 def ps_roi_pool(
@@ -57,7 +57,7 @@ def ps_roi_pool(
     """
     out_h, out_w = output_size_pair("ps_roi_pool", output_size)
     rois = as_rois("ps_roi_pool", boxes, input.shape[0] if input.dim() else 0, input.dtype)
-    return _op(input, rois, spatial_scale, out_h, out_w, legacy_border)  # type: ignore[no-any-return]
+    return _op(input, rois, spatial_scale, out_h, out_w, legacy_border)
 
 
 def ps_roi_pool_reference(

@@ -11,8 +11,8 @@ from .. import _lib
 from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
 from ._roi_align_max import max_op
 
-_op = _lib.Op("roi_align")
-_backward_op = _lib.Op("roi_align_backward")
+_op = _lib.Op[Tensor]("roi_align")
+_backward_op = _lib.Op[Tensor]("roi_align_backward")
 
 
 def roi_align(
@@ -64,10 +64,10 @@ def roi_align(
     rois = as_rois("roi_align", boxes, input.shape[0] if input.dim() else 0, input.dtype)
     if mode == "max":
         result = max_op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)
-        return result[0]  # type: ignore[no-any-return]
+        return result[0]
     if mode != "avg":
         raise ValueError(f"roi_align: mode: expected 'avg' or 'max', got {mode!r}")
-    return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)  # type: ignore[no-any-return]
+    return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)
 
 
 @_lib.register_fake("roi_align")

@@ -11,8 +11,8 @@ from .. import _lib
 from ._regions import as_rois, check_rois, is_channels_last, new_features, output_size_pair, refuse_box_gradient
 from .box_iou_rotated import AngleUnit, is_degrees
 
-_op = _lib.Op("roi_align_rotated")
-_backward_op = _lib.Op("roi_align_rotated_backward")
+_op = _lib.Op[Tensor]("roi_align_rotated")
+_backward_op = _lib.Op[Tensor]("roi_align_rotated_backward")
 
 
 def roi_align_rotated(
@@ -66,7 +66,7 @@ def roi_align_rotated(
     degrees = is_degrees(op, angle)
     regions = as_rois(op, rois, input.shape[0] if input.dim() else 0, input.dtype, "rois", 5)
     result = _op(input, regions, spatial_scale, out_h, out_w, sampling_ratio, aligned, degrees, clockwise)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 @_lib.register_fake("roi_align_rotated")

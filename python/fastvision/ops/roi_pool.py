@@ -17,8 +17,8 @@ from ._regions import (
     save_argmax,
 )
 
-_op = _lib.Op("roi_pool")
-_backward_op = _lib.Op("roi_pool_backward")
+_op = _lib.Op[tuple[Tensor, Tensor]]("roi_pool")
+_backward_op = _lib.Op[Tensor]("roi_pool_backward")
 
 
 def roi_pool(
@@ -62,7 +62,7 @@ def roi_pool(
     """
     out_h, out_w = output_size_pair("roi_pool", output_size)
     rois = as_rois("roi_pool", boxes, input.shape[0] if input.dim() else 0, input.dtype)
-    return _op(input, rois, spatial_scale, out_h, out_w)[0]  # type: ignore[no-any-return]
+    return _op(input, rois, spatial_scale, out_h, out_w)[0]
 
 
 @_lib.register_fake("roi_pool")

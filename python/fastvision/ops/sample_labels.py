@@ -7,7 +7,7 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 
-_op = _lib.Op("sample_labels")
+_op = _lib.Op[tuple[Tensor, Tensor]]("sample_labels")
 
 
 def sample_labels(

@@ -13,7 +13,7 @@ from ._regions import is_channels_last, new_features
 from ._separable_checks import Factors, check_arguments, output_size
 from .conv2d import conv2d
 
-_op = _lib.Op("separable_conv2d")
+_op = _lib.Op[Tensor]("separable_conv2d")
 ACTIVATIONS = (None, "relu")
 
 
@@ -101,8 +101,12 @@ def _autocast(batch: Tensor, factors: Factors) -> tuple[Tensor, Factors]:
     dtype = _arguments.autocast_dtype(batch.device)
     if dtype is None:
         return batch, factors
-    cast = [t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in (batch, *factors)]
-    return cast[0], Factors(*cast[1:])  # type: ignore[arg-type, return-value]
+
+    def cast(t: Tensor) -> Tensor:
+        return t if t.dtype == torch.float64 else t.to(dtype)
+
+    depthwise, pointwise, *vectors = factors
+    return cast(batch), Factors(cast(depthwise), cast(pointwise), *(None if v is None else cast(v) for v in vectors))
 
 
 def _fused_is_faster(batch: Tensor, factors: Factors, geometry: Sequence[int]) -> bool:

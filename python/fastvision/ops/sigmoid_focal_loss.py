@@ -9,8 +9,8 @@ from .. import _lib
 from . import _arguments, _losses
 from ._regions import is_channels_last, new_features
 
-_op = _lib.Op("sigmoid_focal_loss")
-_backward_op = _lib.Op("sigmoid_focal_loss_backward")
+_op = _lib.Op[tuple[Tensor, Tensor, Tensor]]("sigmoid_focal_loss")
+_backward_op = _lib.Op[Tensor]("sigmoid_focal_loss_backward")
 
 
 def sigmoid_focal_loss(

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments
+from ._soft_nms_checks import check_arguments
 
-_op = _lib.Op("soft_nms")
-_padded_op = _lib.Op("soft_nms_padded")
+_op = _lib.Op[tuple[Tensor, Tensor]]("soft_nms")
+_padded_op = _lib.Op[tuple[Tensor, Tensor, Tensor]]("soft_nms_padded")
 
 _METHODS = ("gaussian", "linear", "naive")
 
@@ -118,32 +119,6 @@ def _kind(op: str, method: str) -> int:
     return _METHODS.index(method)
 
 
-def _check(
-    op: str,
-    boxes: Tensor,
-    scores: Tensor,
-    groups: Tensor | None,
-    valid: Tensor | None,
-    iou_threshold: float,
-    sigma: float,
-    score_threshold: float,
-) -> None:
-    _arguments.floats(op, "boxes", boxes)
-    _arguments.same_dtype(op, "scores", scores, "boxes", boxes)
-    _arguments.shape(boxes.dim() >= 2 and boxes.shape[-1] == 4, op, "boxes", boxes, "(..., N, 4)")
-    for name, t in (("scores", scores), ("idxs", groups), ("valid", valid)):
-        if t is not None:
-            same = t.shape == boxes.shape[:-1]
-            got = f"shape {tuple(t.shape)} for boxes {tuple(boxes.shape)}"
-            _lib.check(same, op, ": ", name, ": expected one per box, got ", got)
-            _arguments.same_device(op, name, t, "boxes", boxes)
-    in_range = 0 <= iou_threshold <= 1
-    _lib.check(in_range, op, ": iou_threshold: expected a number in [0, 1], got ", iou_threshold)
-    _lib.check(0 < sigma < math.inf, op, ": sigma: expected a finite number > 0, got ", sigma)
-    finite = math.isfinite(score_threshold)
-    _lib.check(finite, op, ": score_threshold: expected a finite number, got ", score_threshold)
-
-
 @_lib.register_fake("soft_nms")
 def _(
     boxes: Tensor,
@@ -156,7 +131,7 @@ def _(
     max_output: int | None,
 ) -> tuple[Tensor, Tensor]:
     _arguments.shape(boxes.dim() == 2, "soft_nms", "boxes", boxes, "(N, 4)")
-    _check("soft_nms", boxes, scores, groups, None, iou_threshold, sigma, score_threshold)
+    check_arguments("soft_nms", boxes, scores, groups, None, iou_threshold, sigma, score_threshold)
     count = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty(count, dtype=torch.int64), scores.new_empty(count)
 
@@ -173,7 +148,7 @@ def _(
     score_threshold: float,
     max_output: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check("soft_nms_padded", boxes, scores, groups, valid, iou_threshold, sigma, score_threshold)
+    check_arguments("soft_nms_padded", boxes, scores, groups, valid, iou_threshold, sigma, score_threshold)
     rows = boxes.shape[:-2]
     keep = boxes.new_empty((*rows, max_output), dtype=torch.int64)
     return keep, scores.new_empty((*rows, max_output)), boxes.new_empty(rows, dtype=torch.int64)

@@ -9,8 +9,8 @@ from .. import _lib
 from . import _arguments, _losses
 from ._regions import is_channels_last, new_features
 
-_op = _lib.Op("softmax_focal_loss")
-_backward_op = _lib.Op("softmax_focal_loss_backward")
+_op = _lib.Op[tuple[Tensor, Tensor, Tensor]]("softmax_focal_loss")
+_backward_op = _lib.Op[Tensor]("softmax_focal_loss_backward")
 
 
 def softmax_focal_loss(

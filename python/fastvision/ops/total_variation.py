@@ -10,8 +10,8 @@ from .. import _lib
 from . import _arguments
 from ._regions import is_channels_last, memory_format
 
-_op = _lib.Op("total_variation")
-_backward_op = _lib.Op("total_variation_backward")
+_op = _lib.Op[Tensor]("total_variation")
+_backward_op = _lib.Op[Tensor]("total_variation_backward")
 
 _ABSOLUTE, _SQUARE, _LENGTH, _POWER = range(4)  # Penalty in csrc/kernels/total_variation.h
 
