@@ -83,7 +83,7 @@ PROBLEMS += [
 ]
 PROBLEMS += [_dense(16, 112), _dense(32, 56), _dense(48, 56), _dense(64, 14), _dense(64, 56), _dense(128, 28)]
 PROBLEMS += [_dense(256, 50), _dense(512, 7), _dense(512, 14), _dense(512, 28), _dense(512, 65, 2)]
-PROBLEMS += [_dense(256, 33, 6), _dense(2048, 33, 12, 256)]
+PROBLEMS += [_dense(256, 33, 6), _dense(2048, 33, 12, 256), _dense(2048, 33, 18, 256), _dense(512, 65, 24, 256)]
 
 
 def random_problems(count: int, seed: int) -> Iterator[Problem]:

@@ -32,13 +32,14 @@ def build(
         draw(3, out, branches * out, 1, 1),
     )
     atrous = [draw(4 + i, out, channels, 3, 3) for i in range(len(rates))]
+    met = sum((size + 2 * max(size - rate, 0)) ** 2 for rate in rates)  # pairs of pixels and taps
     exact = (x.double(), one.double(), [w.double() for w in atrous], pooling.double(), projection.double())
     return Case(
         ours=lambda: ops.aspp(x, one, atrous, pooling, projection, rates),
         expected=lambda: aspp_reference(*exact, rates),
         rivals={"eager": lambda: aspp_reference(x, one, atrous, pooling, projection, rates)},
         bytes=x.element_size() * (x.numel() + x.numel() // channels * out + (1 + 9 * len(rates)) * one.numel()),
-        operations=2 * x.numel() * out * (1 + 9 * len(rates)),
+        operations=2 * images * channels * out * (size**2 + met),
     )
 
 

@@ -76,12 +76,39 @@ def build_dense(
     )
 
 
+def build_atrous(
+    device: torch.device, channels: int, out: int, size: int, dilation: int, channels_last: bool = False
+) -> Case:
+    """A branch of DeepLab's pyramid in training: the result and both gradients."""
+    x = inputs.normal((1, channels, size, size), device, torch.float32, channels_last=channels_last)
+    kernel = inputs.normal((out, channels, 3, 3), device, torch.float32, seed=1) / (9 * channels) ** 0.5
+    toward = inputs.normal((1, out, size, size), device, torch.float32, channels_last=channels_last, seed=2)
+    same = kernel.to(memory_format=torch.channels_last) if channels_last else kernel
+
+    def ours(x: Tensor, kernel: Tensor) -> Tensor:
+        return ops.conv2d(x, kernel, None, 1, dilation, dilation)
+
+    def theirs(x: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, None, 1, dilation, dilation)
+
+    met = (size + 2 * max(size - dilation, 0)) ** 2  # pairs of pixels and taps
+    return Case(
+        ours=with_gradients(ours, x, kernel, weight=toward),
+        expected=with_gradients(theirs, x.double(), kernel.double(), weight=toward.double()),
+        rivals={"eager": with_gradients(theirs, x, same, weight=toward)},
+        bytes=4.0 * (3 * kernel.numel() + 3 * x.numel() + 3 * toward.numel()),
+        operations=6.0 * met * channels * out,
+    )
+
+
 SMOKE = {"channels": 4, "size": 9, "dilation": 2, "images": 1}
 RATE_12, RATE_18 = {"channels": 2048, "dilation": 12}, {"channels": 1024, "dilation": 18}
 NHWC, BACKWARD = {"channels_last": True}, {"backward": True}
 EIGHT = {"images": 8, "dtype": torch.bfloat16, **NHWC}
 FINE, MIDDLE, COARSE = ({"channels": 256, "size": size} for size in ((200, 336), (50, 84), (25, 42)))
 DENSE_SMOKE = {"channels": 64, "size": (20, 17)}
+ASPP = {"channels": 2048, "out": 256, "size": 33}
+ASPP_SMOKE = {"channels": 64, "out": 16, "size": 15, "dilation": 9}
 WORKLOADS = [
     Workload("dense 256x200x336, NCHW", build_dense, FINE, DENSE_SMOKE),
     Workload("dense 256x200x336, NHWC", build_dense, {**FINE, **NHWC}, DENSE_SMOKE),
@@ -98,6 +125,18 @@ WORKLOADS = [
         build_dense,
         {"channels": 512, "size": (65, 65), "dilation": 2, **NHWC},
         DENSE_SMOKE,
+    ),
+    Workload(
+        "dense 2048x33x33 -> 256, rate 12, NCHW forward + backward", build_atrous, {**ASPP, "dilation": 12}, ASPP_SMOKE
+    ),
+    Workload(
+        "dense 2048x33x33 -> 256, rate 18, NCHW forward + backward", build_atrous, {**ASPP, "dilation": 18}, ASPP_SMOKE
+    ),
+    Workload(
+        "dense 2048x33x33 -> 256, rate 18, NHWC forward + backward",
+        build_atrous,
+        {**ASPP, "dilation": 18, **NHWC},
+        ASPP_SMOKE,
     ),
     Workload("2048x33x33, rate 12, NCHW", build, RATE_12, SMOKE),
     Workload("2048x33x33, rate 12, NHWC", build, {**RATE_12, **NHWC}, SMOKE),

@@ -1,12 +1,13 @@
 // Which kernel a convolution takes. One channel per group: depthwise.h and depthwise_runs.h in channels_last,
-// depthwise_planes.h and depthwise_wide.h in NCHW. Dense 3 x 3: winograd.h. Windows side by side, 1 x 1 among them:
-// pixel_shuffle.h in NCHW, pixel_shuffle_last.h in channels_last. Taps far apart: convolution_direct.h. All others:
-// convolution_rows.h, of weights convolution_product.h.
+// depthwise_planes.h and depthwise_wide.h in NCHW. Dense with stride 1: winograd.h, convolution_by_tap.h. Windows side
+// by side, 1 x 1 among them: pixel_shuffle.h in NCHW, pixel_shuffle_last.h in channels_last. Taps far apart:
+// convolution_direct.h. All others: convolution_rows.h, of weights convolution_product.h.
 #include "convolution.h"
 
 #include <type_traits>
 #include <vector>
 
+#include "convolution_by_tap.h"
 #include "convolution_direct.h"
 #include "convolution_product.h"
 #include "convolution_rows.h"
@@ -45,9 +46,13 @@ void depthwise_rows(const ConvolutionShape& s, const MapLayout& from, const MapL
 template <class T, class Isa>
 void convolution_gather(const ConvolutionShape& s, const T* large, const T* weight, const T* bias, T* small,
                         const Cpu<Isa>& exec) {
-  if constexpr (std::is_same_v<T, float>)
-    if (winograd_applies(s, s.small_h, s.small_w))
-      return Winograd<Isa>(winograd_gather(s), large, weight, bias, small)(exec);
+  if (is_dense_with_unit_stride(s)) {
+    const UnitStrideShape dense = unit_stride_gather(s);
+    if constexpr (std::is_same_v<T, float>)
+      if (winograd_applies(dense)) return Winograd<Isa>(dense, large, weight, bias, small)(exec);
+    if constexpr (std::is_same_v<T, Accum<T>>)
+      if (has_products_by_tap(dense)) return ConvolutionByTap<T, Isa>(dense, weight, bias)(large, small, exec);
+  }
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.small_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (is_depthwise_last(s))
@@ -77,9 +82,13 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
 template <class T, class Isa>
 void convolution_scatter(const ConvolutionShape& s, const T* small, const T* weight, const T* bias, T* large,
                          const Cpu<Isa>& exec) {
-  if constexpr (std::is_same_v<T, float>)
-    if (winograd_applies(s, s.large_h, s.large_w))
-      return Winograd<Isa>(winograd_scatter(s), small, weight, bias, large)(exec);
+  if (is_dense_with_unit_stride(s)) {
+    const UnitStrideShape dense = unit_stride_scatter(s);
+    if constexpr (std::is_same_v<T, float>)
+      if (winograd_applies(dense)) return Winograd<Isa>(dense, small, weight, bias, large)(exec);
+    if constexpr (std::is_same_v<T, Accum<T>>)
+      if (has_products_by_tap(dense)) return ConvolutionByTap<T, Isa>(dense, weight, bias)(small, large, exec);
+  }
   const Factors<T> wide(weight, s.weights()), wide_bias(bias, bias ? s.groups * s.large_channels : 0);
   const Accum<T>* of_bias = bias ? wide_bias.at : nullptr;
   if (has_runs(s)) return scatter_runs(s, small, by_tap(s, wide.at).data(), of_bias, large, exec);

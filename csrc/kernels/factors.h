@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "common.h"
+#include "simd.h"
 
 namespace fastvision {
 namespace {
@@ -22,7 +22,12 @@ struct Factors {
       for (int64_t i = 0; i < count; ++i) copy_[i] = to_accum(from[i]);
       at = copy_.data();
     }
-    for (int64_t i = 0; i < count; ++i) finite &= at[i] - at[i] == 0;
+    Vec<Accum<T>> differences(Accum<T>(0));
+    for_each_vector<Accum<T>>(count, [&](int64_t i, int, auto n) FV_INLINE {
+      const Vec<Accum<T>> v = load_vector(at + i, n);
+      differences = differences + (v - v);
+    });
+    finite = sum_of(differences) == 0;
   }
 
  private:

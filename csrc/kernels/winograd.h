@@ -26,7 +26,7 @@ class Winograd {
   static constexpr int64_t kManyWeights = 1 << 20, kManyTiles = 256;  // for which huge pages pay
 
  public:
-  Winograd(const WinogradShape& shape, const float* source, const float* weight, const float* bias, float* result)
+  Winograd(const UnitStrideShape& shape, const float* source, const float* weight, const float* bias, float* result)
       : s(shape),
         source(source),
         weight(weight),
@@ -301,7 +301,7 @@ class Winograd {
     }
   }
 
-  const WinogradShape s;
+  const UnitStrideShape s;
   const float *const source, *const weight, *const bias;
   float* const result;
   const std::vector<int64_t> rows, columns;  // where tiles begin

@@ -3,19 +3,10 @@
 
 #include <vector>
 
-#include "convolution.h"
+#include "unit_stride.h"
 
 namespace fastvision {
 namespace {
-
-struct WinogradShape {
-  int64_t batch;
-  MapLayout from, to;
-  int64_t padding_y, padding_x, dilation_y, dilation_x;
-  int64_t weight_by_result, weight_by_source;  // strides of the weights by channel
-  bool flipped;                                // whether the taps are in the opposite order
-  bool channels_last;
-};
 
 // The transforms of rows (or columns) of a tile, vectors `step` apart.
 struct WinogradTile {
@@ -50,25 +41,12 @@ inline int64_t count_tiles(int64_t size, int64_t dilation) {
   return size / step * dilation + min_of(rest, dilation);
 }
 
-// Whether there are channels enough, and tiles that save products although some stick out of the map.
-inline bool winograd_applies(const ConvolutionShape& s, int64_t result_h, int64_t result_w) {
-  const bool fits = s.groups == 1 && s.kernel_y == 3 && s.kernel_x == 3 && s.stride_y == 1 && s.stride_x == 1;
-  if (!fits || min_of(s.small_channels, s.large_channels) < 8) return false;
-  const int64_t tiles = count_tiles(result_h, s.dilation_y) * count_tiles(result_w, s.dilation_x);
-  return 9 * result_h * result_w >= WinogradTile::kParts * tiles;
-}
-inline WinogradShape winograd_gather(const ConvolutionShape& s) {
-  WinogradShape w{s.batch, large_layout(s), small_layout(s), s.padding_y, s.padding_x, s.dilation_y, s.dilation_x};
-  w.weight_by_result = 9 * s.large_channels, w.weight_by_source = 9;
-  w.flipped = false, w.channels_last = s.channels_last;
-  return w;
-}
-inline WinogradShape winograd_scatter(const ConvolutionShape& s) {
-  WinogradShape w{s.batch, small_layout(s), large_layout(s), 0, 0, s.dilation_y, s.dilation_x};
-  w.padding_y = 2 * s.dilation_y - s.padding_y, w.padding_x = 2 * s.dilation_x - s.padding_x;
-  w.weight_by_result = 9, w.weight_by_source = 9 * s.large_channels;
-  w.flipped = true, w.channels_last = s.channels_last;
-  return w;
+// Whether there are channels enough, and tiles that save products although some stick out of the map, and taps do.
+inline bool winograd_applies(const UnitStrideShape& s) {
+  const bool fits = s.kernel_y == 3 && s.kernel_x == 3;
+  if (!fits || min_of(s.from.channels, s.to.channels) < 8) return false;
+  const int64_t tiles = count_tiles(s.to.height, s.dilation_y) * count_tiles(s.to.width, s.dilation_x);
+  return s.met() >= WinogradTile::kParts * tiles;
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 import torch
 from support import assert_close, lay_out
+from torch.nn import functional
 
 
 def tensors(backend, p, transposed):
@@ -35,3 +36,16 @@ def compare(ours, theirs, inputs, p):
     for x, y in zip(torch.autograd.grad(out, a, grad.to(out)), torch.autograd.grad(expected, b, grad), strict=True):
         assert x.dtype == p["dtype"]
         assert_close(x, y)
+
+
+def by_definition(x, weight, padding, dilation):
+    """A convolution in float64, with only the taps that are inside the map."""
+    size = weight.shape[2:]
+
+    def patches(x):  # (N, pixels, C, taps) of a padded map
+        return functional.unfold(x, size, dilation, padding).unflatten(1, (-1, size.numel())).permute(0, 3, 1, 2)
+
+    inside = patches(torch.ones_like(x, dtype=torch.float64)) > 0
+    terms = patches(x.double())[:, :, None] * weight.double().flatten(2)
+    out = [n + 2 * padding - dilation * (k - 1) for n, k in zip(x.shape[2:], size)]
+    return torch.where(inside[:, :, None], terms, 0.0).sum((3, 4)).mT.unflatten(2, out)

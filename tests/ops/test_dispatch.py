@@ -26,6 +26,61 @@ def test_each_gradient_is_chosen_by_itself(format):
     torch.autograd.gradgradcheck(lambda *t: ops.conv2d(*t, None, 3), (x, w))
 
 
+DENSE_CHOICES = [  # which, channels of the weight, size, padding and dilation, dtype, taken in NCHW, and channels_last
+    ("gather", (256, 2048), (33, 33), (12, 12), torch.float32, True, True),
+    ("gather", (256, 1024), (33, 33), (12, 12), torch.float32, True, False),
+    ("gather", (256, 2048), (37, 37), (12, 12), torch.float32, True, False),
+    ("gather", (256, 2048), (33, 33), (7, 7), torch.float32, False, True),
+    ("gather", (256, 2048), (33, 33), (7, 12), torch.float32, False, True),
+    ("gather", (256, 1024), (28, 28), (12, 12), torch.float32, False, False),
+    ("gather", (127, 2048), (33, 33), (12, 12), torch.float32, False, False),
+    ("gather", (256, 63), (33, 33), (12, 12), torch.float32, False, False),
+    ("scatter", (256, 2048), (33, 33), (18, 18), torch.float32, False, True),
+    ("product", (256, 2048), (33, 33), (18, 18), torch.float32, True, True),
+    ("product", (256, 512), (33, 33), (17, 17), torch.float32, True, True),
+    ("product", (256, 512), (33, 33), (16, 16), torch.float32, False, False),
+    ("product", (256, 512), (65, 65), (29, 29), torch.float32, True, True),
+    ("product", (256, 512), (33, 65), (18, 18), torch.float32, True, True),
+    ("product", (256, 512), (65, 33), (18, 18), torch.float32, False, False),
+    ("product", (256, 512), (14, 14), (8, 8), torch.float32, False, True),
+    ("product", (256, 31), (33, 33), (18, 18), torch.float32, False, False),
+    ("product", (512, 1024), (33, 33), (8, 8), torch.float32, False, True),
+    ("product", (512, 1024), (33, 33), (7, 7), torch.float32, False, False),
+    ("product", (256, 2048), (33, 33), (18, 18), torch.bfloat16, False, False),
+    ("gather", (64, 64), (56, 56), (1, 1), torch.float64, True, True),
+    ("gather", (63, 64), (56, 56), (1, 1), torch.float64, False, False),
+    ("gather", (256, 256), (28, 28), (1, 1), torch.float64, False, False),
+    ("gather", (256, 256), (33, 33), (12, 12), torch.float64, True, True),
+    ("scatter", (256, 256), (28, 28), (1, 1), torch.float64, True, True),
+    ("scatter", (16, 16), (20, 20), (1, 1), torch.float64, False, False),
+    ("product", (256, 256), (33, 33), (12, 12), torch.float64, True, True),
+    ("product", (256, 256), (56, 56), (1, 1), torch.float64, False, False),
+]
+
+
+@pytest.mark.parametrize(("which", "channels", "size", "geometry", "dtype", "planes", "last"), DENSE_CHOICES)
+def test_dense_choices(which, channels, size, geometry, dtype, planes, last):
+    x = torch.empty(1, channels[1], *size, dtype=dtype)
+    weight = torch.empty(*channels, 3, 3, dtype=dtype)
+    problem = (weight, [1, 1, *(n for n in geometry for _ in (0, 1))], 1)
+    assert own_is_faster(which, x, *problem) == planes
+    assert own_is_faster(which, x.to(memory_format=torch.channels_last), *problem) == last
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_result_is_own_for_the_sake_of_the_gradient_by_the_weight(format):
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(1, 32, 20, 20, generator=g).to(memory_format=format)
+    weight = torch.randn(16, 32, 3, 3, generator=g, requires_grad=True)
+    results = []
+    for algorithm in ("auto", "torch"):
+        out = ops.conv2d(x, weight, None, 1, 12, 12, algorithm=algorithm)
+        results.append((out.grad_fn.name(), out, *torch.autograd.grad(out.sin().sum(), weight)))
+    assert results[0][0] == "conv2d_functionBackward" != results[1][0]
+    for ours, theirs in zip(*(r[1:] for r in results), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
 SIDE_BY_SIDE_CHOICES = [  # which, channels of the weight, groups, kernel, size, dtype, taken, also in channels_last
     ("scatter", (64, 256), 1, (2, 2), (16, 32), torch.float32, True, False),
     ("scatter", (64, 257), 1, (2, 2), (16, 32), torch.float32, False, False),

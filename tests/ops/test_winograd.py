@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from convolutions import by_definition
 from fastvision import _lib, nn, ops
 from fastvision.ops._dispatch import own_is_faster
 from hypothesis import assume, given
@@ -93,19 +94,6 @@ def test_threads_blocks_and_vectors_give_equal_bits(format, dilation):
     finally:
         torch.set_num_threads(2)
         torch.ops.fastvision.set_cpu_isa(best)
-
-
-def patches(x, padding, dilation):
-    """(N, H', W', C, 9) of a padded map."""
-    return functional.unfold(x, 3, dilation, padding).unflatten(1, (-1, 9)).permute(0, 3, 1, 2)
-
-
-def by_definition(x, weight, padding, dilation):
-    """In float64, with only the taps that are inside the map."""
-    inside = patches(torch.ones_like(x, dtype=torch.float64), padding, dilation) > 0
-    terms = patches(x.double(), padding, dilation)[:, :, None] * weight.double().flatten(2)
-    size = [n + 2 * padding - 2 * dilation for n in x.shape[2:]]
-    return torch.where(inside[:, :, None], terms, 0.0).sum((3, 4)).mT.unflatten(2, size)
 
 
 @pytest.mark.parametrize("format", FORMATS)

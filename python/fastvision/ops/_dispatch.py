@@ -4,6 +4,7 @@ The tables, and the command that measures them again: docs/kernels/dispatch.md.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True
     channels_last, wide = is_channels_last(input), input.element_size() > 2
     if not depthwise:
-        if which != "product" and _is_winograd(input, weight, geometry, groups):
+        if _is_faster_dense(which, input, weight, geometry, groups):
             return True
         side_by_side = has_windows_side_by_side(weight, geometry)
         return side_by_side and _is_faster_side_by_side(which, input, weight, groups, channels_last)
@@ -58,31 +59,51 @@ def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Seque
     """Whether the own kernel is worth it for the sake of a gradient: torch's result has torch's gradients."""
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
     slow = _is_slow_in_torch("product", input, groups, depthwise)
-    if not torch.is_grad_enabled() or not (depthwise or slow or has_windows_side_by_side(weight, geometry)):
-        return False
-    by_input: Map = "scatter" if which == "gather" else "gather"
     problem = (input, weight, geometry, groups)
+    if not torch.is_grad_enabled():
+        return False
+    if not (depthwise or slow or has_windows_side_by_side(weight, geometry)):
+        return weight.requires_grad and own_is_faster("product", *problem)
+    by_input: Map = "scatter" if which == "gather" else "gather"
     return (input.requires_grad and own_is_faster(by_input, *problem)) or (
         weight.requires_grad and own_is_faster("product", *problem)
     )
 
 
-def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
-    """3 x 3 and dense, in float32: on the CPU the own kernel has fewer products, if its transforms pay."""
-    if input.dtype != torch.float32 or groups != 1 or tuple(weight.shape[2:]) != (3, 3) or max(geometry[:2]) > 1:
+def _is_faster_dense(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
+    """With stride 1, in float32 and float64, where the own kernels have fewer products than torch's."""
+    kernel, (first, second), dtype = tuple(weight.shape[2:]), weight.shape[:2], input.dtype
+    if dtype not in (torch.float32, torch.float64) or groups != 1 or max(geometry[:2]) > 1 or max(kernel) == 1:
         return False
     batch, _, *sides = input.shape
-    inside = tiles = batch  # pairs of pixels and taps that meet, and tiles of 2 x 2 pixels
-    for size, padding, dilation in zip(sides, geometry[2:4], geometry[4:]):
+    pairs, channels_last = first * second, is_channels_last(input)
+    inside = everywhere = tiles = batch  # pairs of pixels and taps that meet, or might; tiles of 2 x 2 pixels
+    for size, taps, padding, dilation in zip(sides, kernel, geometry[2:4], geometry[4:]):
+        everywhere *= taps * (size + 2 * padding - dilation * (taps - 1) if which == "gather" else size)
         if padding < dilation:
             size = max(size - 2 * (dilation - padding), 0)
         inside *= 3 * size - 2 * min(padding, size)
         tiles *= size // (2 * dilation) * dilation + min(size % (2 * dilation), dilation)
-    first, second = weight.shape[:2]
-    pairs = first * second
+    far = kernel == (3, 3) and everywhere >= 1.5 * inside
+    if dtype == torch.float64:  # torch makes all products, by tap or pixel
+        if which == "scatter":
+            return min(first, second) >= 16 and everywhere >= 6500 and everywhere * pairs >= 2**24
+        return min(first, second) >= 64 and everywhere >= (6500 if far else 20_000 if which == "gather" else inf)
+    if kernel != (3, 3):
+        return False
+    if which == "product":
+        # oneDNN has no kernel where the window is higher than the map or its padding wide; weights that no cache holds.
+        slow = 2 * geometry[4] >= sides[0] or geometry[3] > 28
+        many = channels_last and pairs >= 2**19 and min(geometry[4:]) >= 8
+        return many or (slow and far and second >= 32 and (channels_last or sides[0] * sides[1] >= 400))
+    if channels_last and far and pairs >= 2**19 and inside <= 6000 and weight.is_contiguous():
+        return True
     # In products: those of the tiles, and the transforms of these and of the weights, which a cache may not hold.
     own = 16 * (tiles * (pairs + 18 * (first + second)) + (8 if pairs <= 2**14 else 24) * pairs)
-    margin = 1.05 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
+    if which == "gather" and not channels_last and geometry[3] >= 8 and first >= 128 and sides[1] > 28:
+        # oneDNN has no kernel for rows in NCHW that begin with so much padding.
+        return second >= 64 and everywhere * pairs >= 1.2 * min(own, (inside + 900) * pairs)
+    margin = 1.05 if channels_last else 1.2 if max(geometry[4:]) == 1 else 1.6
     return pairs <= 2**20 and inside * pairs >= margin * own > 0
 
 
