@@ -19,6 +19,7 @@ inline bool has_products_by_tap(const UnitStrideShape& s) {
 template <class A, class Isa>
 class ConvolutionByTap {
   static constexpr int64_t kColumns = kPanel<A>, kPixels = 2048;  // of a task: its sums stay in the second cache
+  static constexpr int64_t kPacked = 1 << 24;                     // numbers of images that are packed at a time
   static constexpr int64_t kMany = 1 << 20;                       // numbers, for which huge pages pay
 
  public:
@@ -33,19 +34,28 @@ class ConvolutionByTap {
 
   void operator()(const A* source, A* result, const Cpu<Isa>& exec) {
     const int64_t chunks = ceil_div(depth, kPanelDepth), pixels = s.from.height * s.from.width;
-    const HugeArray<A> packed(size_t(s.batch * depth * pixels), s.batch * depth * pixels >= kMany);
-    const int64_t parts = ceil_div(pixels, kPixels);
-    exec(s.batch * chunks * parts, 1 + 16384 / (min_of(depth, kPanelDepth) * kPixels), [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k)
-        pack(source, k / parts / chunks, k / parts % chunks * kPanelDepth, k % parts * kPixels, packed.get());
-    });
     exec(panels * chunks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) turn_weights(k / chunks, k % chunks * kPanelDepth);
     });
-    const int64_t least = ceil_div(exec.threads, max_of(s.batch * panels, int64_t(1)));
+    const int64_t together = min_of(max_of(kPacked / (depth * pixels), int64_t(1)), s.batch);
+    const HugeArray<A> packed(size_t(together * depth * pixels), together * depth * pixels >= kMany);
+    for (int64_t first = 0; first < s.batch; first += together)
+      convolve(source + first * s.from.image, min_of(together, s.batch - first), packed.get(),
+               result + first * s.to.image, exec);
+  }
+
+ private:
+  void convolve(const A* source, int64_t images, A* packed, A* result, const Cpu<Isa>& exec) const {
+    const int64_t chunks = ceil_div(depth, kPanelDepth), pixels = s.from.height * s.from.width;
+    const int64_t parts = ceil_div(pixels, kPixels);
+    exec(images * chunks * parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k)
+        pack(source, k / parts / chunks, k / parts % chunks * kPanelDepth, k % parts * kPixels, packed);
+    });
+    const int64_t least = ceil_div(exec.threads, images * panels);
     const int64_t bands = max_of(ceil_div(s.to.height * s.to.width, kPixels), least);
-    const int64_t step = max_of(ceil_div(s.to.height, bands), int64_t(1)), count = ceil_div(s.to.height, step);
-    exec(s.batch * count * panels, 1, [&](int64_t begin, int64_t end) {
+    const int64_t step = ceil_div(s.to.height, bands), count = ceil_div(s.to.height, step);
+    exec(images * count * panels, 1, [&](int64_t begin, int64_t end) {
       std::vector<A> sums(size_t(step * s.to.width * kColumns)), span(sums.size());
       for (int64_t k = begin; k < end; ++k) {
         const int64_t panel = k % panels, first = k / panels % count * step, image = k / panels / count;
@@ -54,15 +64,13 @@ class ConvolutionByTap {
           for (int64_t c = 0; c < kColumns; ++c)
             sums[p + size_t(c)] = bias && c < columns_of(panel) ? bias[panel * kColumns + c] : A(0);
         for (int64_t c = 0; c < depth; c += kPanelDepth) {
-          add_chunk(packed.get() + image * depth * pixels, panel, c, first, last, span.data());
+          add_chunk(packed + image * depth * pixels, panel, c, first, last, span.data());
           add_span(span, sums.data());
         }
         write(sums.data(), panel, first, last, result + image * s.to.image);
       }
     });
   }
-
- private:
   // Pixels are [image][chunk of channels][pixel][channel]: at powers of two they would drive each other from the cache.
   void pack(const A* source, int64_t image, int64_t first, int64_t pixel, A* packed) const {
     const int64_t channels = min_of(kPanelDepth, depth - first), pixels = s.from.height * s.from.width;

@@ -31,8 +31,8 @@ def test_prints_a_line_per_problem_and_how_many_are_slower(capsys):
     assert last == f"10 problems, more than 3 % slower in {slower}, different results in 0"
 
 
-def run(only, capsys):
-    assert sweep.main(["--rounds", "1", "--seconds", "0.001", "--only", only]) == 0
+def run(only, capsys, status=0):
+    assert sweep.main(["--rounds", "1", "--seconds", "0.001", "--only", only]) == status
     return capsys.readouterr().out.splitlines()
 
 
@@ -41,8 +41,25 @@ def test_marks_results_that_differ(capsys, monkeypatch):
         sweep, "torchvision", SimpleNamespace(ops=SimpleNamespace(box_area=lambda boxes: boxes.sum(-1)))
     )
     monkeypatch.setattr(sweep, "FAMILIES", (only_box_area,))
-    line, last = run("box_area", capsys)
+    line, last = run("box_area", capsys, status=1)
     assert "differs by" in line
+    assert last.endswith("different results in 1")
+
+
+def test_marks_gradients_that_differ(capsys, monkeypatch):
+    def detached(boxes):
+        return ops.box_area(boxes) + 0 * boxes.sum(-1) + (boxes - boxes.detach()).sum(-1)
+
+    def only_gradients(random, dtype):
+        boxes = torch.tensor([[0.0, 0.0, 3.0, 2.0]], dtype=dtype)
+        yield sweep.Problem("box_area", *sweep._both("box_area"), (boxes,))
+
+    monkeypatch.setattr(sweep, "torchvision", SimpleNamespace(ops=SimpleNamespace(box_area=detached)))
+    monkeypatch.setattr(sweep, "FAMILIES", (only_gradients,))
+    plain, gradient, last = run("box_area", capsys, status=1)
+    assert "differs" not in plain
+    assert "with gradient" in gradient
+    assert "differs by" in gradient
     assert last.endswith("different results in 1")
 
 

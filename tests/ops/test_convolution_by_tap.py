@@ -95,12 +95,19 @@ def test_threads_blocks_and_vectors_give_equal_bits(format):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("which", [0, 1])
-def test_not_finite_values_reach_what_depends_on_them(cpu, format, value, which):
+@pytest.mark.parametrize("transposed", [False, True])
+def test_not_finite_values_reach_what_depends_on_them(cpu, format, value, which, transposed):
     g = cpu.vary(1)
     x, weight = torch.rand(2, 16, 9, 14, generator=g) + 0.1, torch.rand(17, 16, 2, 3, generator=g) + 0.1
     (x, weight)[which][1, 3, 1, 2] = value
     x = x.to(memory_format=format)
     for padding in (0, 3, 7):
-        out = ops.conv2d(x, weight, None, 1, padding, 4, algorithm="fastvision")
+        if transposed:  # by turned weights, the same
+            turned, less = weight.transpose(0, 1).flip(2, 3).contiguous(), (4 - padding, 8 - padding)
+            if min(less) < 0:
+                continue
+            out = ops.conv_transpose2d(x, turned, None, 1, less, 0, 1, 4, algorithm="fastvision")
+        else:
+            out = ops.conv2d(x, weight, None, 1, padding, 4, algorithm="fastvision")
         expected = by_definition(x, weight, padding, 4)
         torch.testing.assert_close(out.double(), expected, equal_nan=True, atol=1e-5, rtol=1e-5)

@@ -46,10 +46,22 @@ DENSE_CHOICES = [  # which, channels of the weight, size, padding and dilation, 
     ("product", (256, 31), (33, 33), (18, 18), torch.float32, False, False),
     ("product", (512, 1024), (33, 33), (8, 8), torch.float32, False, True),
     ("product", (512, 1024), (33, 33), (7, 7), torch.float32, False, False),
+    ("product", (512, 1024), (67, 67), (8, 8), torch.float32, False, False),
+    ("product", (256, 512), (65, 65), (28, 28), torch.float32, False, False),
+    ("product", (256, 512), (33, 33), (18, 17), torch.float32, False, False),
+    ("gather", (256, 2048), (33, 33), (11, 12), torch.float32, False, False),
+    ("gather", (256, 2048), (20, 4096), (12, 12), torch.float32, True, False),
+    ("gather", (256, 2048), (20, 4097), (12, 12), torch.float32, False, False),
     ("product", (256, 2048), (33, 33), (18, 18), torch.bfloat16, False, False),
     ("gather", (64, 64), (56, 56), (1, 1), torch.float64, True, True),
     ("gather", (63, 64), (56, 56), (1, 1), torch.float64, False, False),
     ("gather", (256, 256), (28, 28), (1, 1), torch.float64, False, False),
+    ("gather", (256, 256), (33, 33), (6, 6), torch.float64, True, True),
+    ("gather", (256, 256), (33, 33), (5, 5), torch.float64, False, False),
+    ("gather", (64, 64), (56, 56), (0, 1), torch.float64, False, False),
+    ("gather", (64, 64), (1, 8000), (1, 1), torch.float64, False, False),
+    ("scatter", (16, 16), (112, 112), (1, 1), torch.float64, True, True),
+    ("scatter", (15, 16), (112, 112), (1, 1), torch.float64, False, False),
     ("gather", (256, 256), (33, 33), (12, 12), torch.float64, True, True),
     ("scatter", (256, 256), (28, 28), (1, 1), torch.float64, True, True),
     ("scatter", (16, 16), (20, 20), (1, 1), torch.float64, False, False),
@@ -67,6 +79,15 @@ def test_dense_choices(which, channels, size, geometry, dtype, planes, last):
     assert own_is_faster(which, x.to(memory_format=torch.channels_last), *problem) == last
 
 
+def test_dense_choices_look_at_the_format_of_weights():
+    x, weight = torch.empty(1, 2048, 33, 33), torch.empty(256, 2048, 3, 3)
+    x, last = (t.to(memory_format=torch.channels_last) for t in (x, weight))
+    geometry = [1, 1, 12, 12, 12, 12]
+    assert own_is_faster("gather", x, weight, geometry, 1)
+    assert not own_is_faster("gather", x, last, geometry, 1)
+    assert own_is_faster("product", x, last, geometry, 1)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_result_is_own_for_the_sake_of_the_gradient_by_the_weight(format):
     g = torch.Generator().manual_seed(3)
@@ -77,6 +98,8 @@ def test_the_result_is_own_for_the_sake_of_the_gradient_by_the_weight(format):
         out = ops.conv2d(x, weight, None, 1, 12, 12, algorithm=algorithm)
         results.append((out.grad_fn.name(), out, *torch.autograd.grad(out.sin().sum(), weight)))
     assert results[0][0] == "conv2d_functionBackward" != results[1][0]
+    frozen = ops.conv2d(x.requires_grad_(), weight.detach(), None, 1, 12, 12)
+    assert frozen.grad_fn.name() == results[1][0]
     for ours, theirs in zip(*(r[1:] for r in results), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
 

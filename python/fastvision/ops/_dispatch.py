@@ -4,7 +4,6 @@ The tables, and the command that measures them again: docs/kernels/dispatch.md.
 """
 
 from collections.abc import Sequence
-from math import inf
 from typing import Literal
 
 import torch
@@ -72,39 +71,67 @@ def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Seque
 
 def _is_faster_dense(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
     """With stride 1, in float32 and float64, where the own kernels have fewer products than torch's."""
-    kernel, (first, second), dtype = tuple(weight.shape[2:]), weight.shape[:2], input.dtype
+    kernel, dtype = weight.shape[2:], input.dtype
     if dtype not in (torch.float32, torch.float64) or groups != 1 or max(geometry[:2]) > 1 or max(kernel) == 1:
         return False
-    batch, _, *sides = input.shape
+    same = all(2 * p == d * (k - 1) for k, p, d in zip(kernel, geometry[2:4], geometry[4:]))
+    if same and input.shape[3] <= 4096 and _is_faster_by_tap(which, input, weight, geometry):
+        return True
+    return dtype == torch.float32 and which != "product" and _is_winograd(input, weight, geometry)
+
+
+def _is_faster_by_tap(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int]) -> bool:
+    """With results as large as the input: where torch makes more products, or is slow."""
+    (first, second), taps, (batch, _, *sides) = weight.shape[:2], tuple(weight.shape[2:]), input.shape
     pairs, channels_last = first * second, is_channels_last(input)
-    inside = everywhere = tiles = batch  # pairs of pixels and taps that meet, or might; tiles of 2 x 2 pixels
-    for size, taps, padding, dilation in zip(sides, kernel, geometry[2:4], geometry[4:]):
-        everywhere *= taps * (size + 2 * padding - dilation * (taps - 1) if which == "gather" else size)
-        if padding < dilation:
-            size = max(size - 2 * (dilation - padding), 0)
-        inside *= 3 * size - 2 * min(padding, size)
-        tiles *= size // (2 * dilation) * dilation + min(size % (2 * dilation), dilation)
-    far = kernel == (3, 3) and everywhere >= 1.5 * inside
-    if dtype == torch.float64:  # torch makes all products, by tap or pixel
+    met = everywhere = batch  # pairs of pixels and taps: those that meet, and all
+    for size, count, padding, dilation in zip(sides, taps, geometry[2:4], geometry[4:]):
+        met *= sum(max(size - abs(tap * dilation - padding), 0) for tap in range(count))
+        everywhere *= count * size
+    far = everywhere >= 1.5 * met
+    if input.dtype == torch.float64:  # torch makes all products
         if which == "scatter":
             return min(first, second) >= 16 and everywhere >= 6500 and everywhere * pairs >= 2**24
-        return min(first, second) >= 64 and everywhere >= (6500 if far else 20_000 if which == "gather" else inf)
-    if kernel != (3, 3):
+        enough = everywhere >= 20_000 or (everywhere >= 6500 and everywhere >= 1.25 * met)
+        return min(first, second) >= 64 and (enough if which == "gather" else everywhere >= 6500 and far)
+    if taps != (3, 3):
         return False
     if which == "product":
         # oneDNN has no kernel where the window is higher than the map or its padding wide; weights that no cache holds.
-        slow = 2 * geometry[4] >= sides[0] or geometry[3] > 28
-        many = channels_last and pairs >= 2**19 and min(geometry[4:]) >= 8
-        return many or (slow and far and second >= 32 and (channels_last or sides[0] * sides[1] >= 400))
-    if channels_last and far and pairs >= 2**19 and inside <= 6000 and weight.is_contiguous():
-        return True
-    # In products: those of the tiles, and the transforms of these and of the weights, which a cache may not hold.
-    own = 16 * (tiles * (pairs + 18 * (first + second)) + (8 if pairs <= 2**14 else 24) * pairs)
-    if which == "gather" and not channels_last and geometry[3] >= 8 and first >= 128 and sides[1] > 28:
-        # oneDNN has no kernel for rows in NCHW that begin with so much padding.
-        return second >= 64 and everywhere * pairs >= 1.2 * min(own, (inside + 900) * pairs)
-    margin = 1.05 if channels_last else 1.2 if max(geometry[4:]) == 1 else 1.6
-    return pairs <= 2**20 and inside * pairs >= margin * own > 0
+        slow = far and (2 * geometry[4] >= sides[0] or geometry[3] > 28)
+        many = channels_last and pairs >= 2**19 and min(geometry[4:]) >= 8 and everywhere <= 40_000
+        return many or (slow and second >= 32 and (channels_last or sides[0] * sides[1] >= 400))
+    if channels_last:
+        return far and pairs >= 2**19 and met <= 6000 and weight.is_contiguous()
+    # oneDNN has no kernel for rows in NCHW that begin with so much padding.
+    slow = which == "gather" and geometry[3] >= 8 and first >= 128 and second >= 64 and sides[1] > 28
+    own = min(_winograd_products(input, weight, geometry), (met + 900) * pairs)
+    return slow and everywhere * pairs >= 1.2 * own
+
+
+def _winograd_products(input: Tensor, weight: Tensor, geometry: Sequence[int]) -> int:
+    """Of tiles of 2 x 2 pixels, and for the transforms of these and of the weights, which a cache may not hold."""
+    first, second = weight.shape[:2]
+    pairs, tiles = first * second, input.shape[0]
+    for size, padding, dilation in zip(input.shape[2:], geometry[2:4], geometry[4:]):
+        if padding < dilation:
+            size = max(size - 2 * (dilation - padding), 0)
+        tiles *= size // (2 * dilation) * dilation + min(size % (2 * dilation), dilation)
+    return 16 * (tiles * (pairs + 18 * (first + second)) + (8 if pairs <= 2**14 else 24) * pairs)
+
+
+def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int]) -> bool:
+    """3 x 3: the own kernel has fewer products, if its transforms pay."""
+    if tuple(weight.shape[2:]) != (3, 3):
+        return False
+    pairs, met = weight.shape[0] * weight.shape[1], input.shape[0]
+    for size, padding, dilation in zip(input.shape[2:], geometry[2:4], geometry[4:]):
+        if padding < dilation:
+            size = max(size - 2 * (dilation - padding), 0)
+        met *= 3 * size - 2 * min(padding, size)
+    own = _winograd_products(input, weight, geometry)
+    margin = 1.05 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
+    return pairs <= 2**20 and met * pairs >= margin * own > 0
 
 
 def _is_slow_in_torch(which: Map, input: Tensor, groups: int, depthwise: bool) -> bool:

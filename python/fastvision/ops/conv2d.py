@@ -44,7 +44,9 @@ def conv2d(
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
             kernel, for float32 3 x 3 kernels with stride 1, one group and some 32 channels or more, and for large
             maps and 2 x 2 windows side by side (in channels_last mostly the gradient by the weight), for one channel
-            per group in float64, and for gradients by a float16 weight, which take torch hundreds of times as long.
+            per group in float64, where torch is slow with 3 x 3 kernels whose dilation is near half of the map, for
+            large dense problems in float64, and for gradients by a float16 weight, which take torch hundreds of times
+            as long.
             The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
@@ -59,7 +61,8 @@ def conv2d(
     In float32 on the CPU, a 3 x 3 kernel with stride 1, one group and at least 8 channels is Winograd's F(2 x 2, 3 x 3)
     (Lavin and Gray, CVPR 2016), which has 4/9 of the products. Its rounding errors are up to twice those of direct
     summation on average, as a share of the largest of the 4 x 4 pixels that are computed together; integers and
-    multiples of 1/8 that are small stay exact. ``"torch"`` sums directly.
+    multiples of 1/8 that are small stay exact. With a dilation so large that this does not save products, taps inside
+    of the map are summed directly, as ``"torch"`` does always.
 
     Raises:
         TypeError: Not floating point, or different dtypes.

@@ -44,7 +44,8 @@ def conv_transpose2d(
             result and each gradient by itself: the own kernels for one channel per group (on the CPU with a kernel
             twice the stride, a dilation, or float64), and on the CPU for most windows side by side (kernel = stride,
             as in U-Net) in NCHW and, for the gradient by the weight and in float16, in channels_last; for gradients by
-            a float16 weight. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            a float16 weight; for large dense problems with stride 1 in float64 and some in float32. The rule is
+            ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
