@@ -66,6 +66,19 @@ def test_many_weights_and_pixels(cpu, format):
     assert torch.equal(out, functional.conv2d(x.double(), weight.double(), None, 1, 50, 50).float())
 
 
+def test_large_images_are_packed_one_by_one():
+    """Each has more numbers than are packed at a time."""
+    g = torch.Generator().manual_seed(6)
+    x, weight = torch.randn(2, 16, 1030, 1030, generator=g), torch.randn(16, 16, 3, 3, generator=g)
+    out = ops.conv2d(x, weight, None, 1, 700, 700, algorithm="fastvision")
+    for image in range(2):
+        alone = ops.conv2d(x[image], weight, None, 1, 700, 700, algorithm="fastvision")
+        assert torch.equal(out[image], alone)
+    torch.testing.assert_close(
+        out[:, :, :4], functional.conv2d(x, weight, None, 1, 700, 700)[:, :, :4], rtol=1e-4, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_threads_blocks_and_vectors_give_equal_bits(format):
     g = torch.Generator().manual_seed(5)
