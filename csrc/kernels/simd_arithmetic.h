@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "common.h"
+#include "unrolled.h"
 
 namespace fastvision {
 
@@ -226,13 +227,25 @@ FV_HD VecOf<A, Isa> add_to_exponent(VecOf<A, Isa> y, VecOf<A, Isa> t) {
   return bit_cast<typename VecOf<A, Isa>::Raw>(bit_cast<Bits>(y.raw) + (bit_cast<Bits>(t.raw) << kFractionBits));
 }
 
+// f of all lanes, in a tree of fixed shape: of each half of the lanes with the other, then of halves of these.
+template <class A, class Isa, class F>
+FV_HD A fold_lanes(VecOf<A, Isa> v, F&& f) {
+  constexpr int kLanes = VecOf<A, Isa>::kLanes;
+  unrolled<__builtin_ctz(kLanes)>([&](auto k) FV_INLINE {
+    const auto other = [&]<int... lane>(std::integer_sequence<int, lane...>) FV_INLINE {
+      return __builtin_shufflevector(v.raw, v.raw, ((lane + (kLanes >> (k + 1))) % kLanes)...);
+    };
+    v = f(v, VecOf<A, Isa>(other(std::make_integer_sequence<int, kLanes>())));
+  });
+  return v[0];
+}
 template <class A, class Isa>
-FV_HD A sum_of(VecOf<A, Isa> v) {  // a tree of fixed shape
-  A lanes[VecOf<A, Isa>::kLanes];
-  v.store(lanes);
-  for (int step = VecOf<A, Isa>::kLanes / 2; step; step /= 2)
-    for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
-  return lanes[0];
+FV_HD A sum_of(VecOf<A, Isa> v) {
+  return fold_lanes(v, [](auto a, auto b) FV_INLINE { return a + b; });
+}
+template <class A, class Isa>
+FV_HD A max_of_lanes(VecOf<A, Isa> v) {
+  return fold_lanes(v, [](auto a, auto b) FV_INLINE { return max_of(a, b); });
 }
 
 // A sum in as many lanes as the widest instruction set has: all of them add in the same order, if terms come in turn.
@@ -246,11 +259,10 @@ struct GroupSumOf {
     for (auto& part : parts) part = A(0);
   }
   FV_HD A total() const {  // a tree of fixed shape
-    A lanes[kLanes];
-    for (int i = 0; i < kParts; ++i) parts[i].store(lanes + i * VecOf<A, Isa>::kLanes);
-    for (int step = kLanes / 2; step; step /= 2)
-      for (int i = 0; i < step; ++i) lanes[i] += lanes[i + step];
-    return lanes[0];
+    GroupSumOf sums = *this;
+    for (int n = kParts / 2; n; n /= 2)
+      for (int i = 0; i < n; ++i) sums.parts[i] = sums.parts[i] + sums.parts[i + n];
+    return sum_of(sums.parts[0]);
   }
 };
 template <class A>

@@ -127,9 +127,8 @@ FV_HD OnlineSum<Accum<T>> sum_of_row(const T* row, int64_t classes, int64_t labe
     const V x = load_vector(row + c, count);
     most[part] = select(both(lanes_in_range<A>(count), x > most[part]), x, most[part]);
   });
-  A largest = -Rounder<A>::kLargest;
-  for (const V& v : most)
-    for (int k = 0; k < V::kLanes; ++k) largest = max_of(largest, v[k]);
+  for (const V& v : most) most[0] = max_of(most[0], v);
+  const A largest = max_of_lanes(most[0]);
   for_each_class<A>(classes, label, [&](int64_t c, int part, auto count, const MaskOf<A, FV_ISA>& is_label) {
     const V e = exp_negative(load_vector(row + c, count) - V(largest));
     sums.parts[part] = sums.parts[part] + select(both(lanes_in_range<A>(count), !is_label), e, V(A(0)));
