@@ -21,6 +21,7 @@ def build(
     stride: int = STRIDE,
     bins: int = 7,
     channels_last: bool = False,
+    taped: bool = False,
     backward: bool = False,
 ) -> Case:
     height, width = 800 // stride, 1333 // stride
@@ -31,7 +32,7 @@ def build(
 
     def graph(run: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
         if not backward:
-            return lambda: run(x)
+            return lambda: run(x.detach().requires_grad_(taped)).detach()
         leaf = x.detach().requires_grad_()
         made: list[Tensor] = []
 
@@ -55,7 +56,7 @@ def build(
         expected=expected,
         part=(lambda result: result[:, :2]) if backward else (lambda result: result[some, :2]),
         rivals={"torchvision": graph(lambda t: torchvision.ops.roi_pool(t, regions, bins, 1 / stride))},
-        bytes=4 * (values + (2 if backward else 1) * pooled),
+        bytes=4 * (values + (2 if taped or backward else 1) * pooled),
     )
 
 
@@ -64,6 +65,7 @@ FEW = {"rois": 20, "channels": 3, "stride": 2, "bins": 14}
 WORKLOADS = [
     Workload("2000 x 7x7, NCHW", build, SIZE, SMOKE),
     Workload("2000 x 7x7, NHWC", build, {**SIZE, "channels_last": True}, SMOKE),
+    Workload("2000 x 7x7, NCHW taped", build, {**SIZE, "taped": True}, SMOKE),
     Workload("2000 x 7x7, NCHW backward", build, {**SIZE, "backward": True}, SMOKE),
     Workload("20 x 14x14 of an image, NCHW", build, FEW, SMOKE),
     Workload("20 x 14x14 of an image, NHWC", build, {**FEW, "channels_last": True}, SMOKE),

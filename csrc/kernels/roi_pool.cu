@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads)
       report_bad_row(errors, OpId::roi_pool, r);
     }
     out[i] = from_accum<T>(best);
-    argmax[i] = int32_t(at);
+    if (argmax) argmax[i] = int32_t(at);
   }
 }
 

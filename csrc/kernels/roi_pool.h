@@ -85,8 +85,8 @@ FV_HD bool replaces(A v, A best) {
   return v > best || (v != v && best == best);
 }
 
-// Twins. argmax: pixel (y * width + x) of each maximum, -1 for an empty bin; in the layout of out. The backward writes
-// all of grad_input and adds in a fixed order.
+// Twins. argmax: pixel (y * width + x) of each maximum, -1 for an empty bin; in the layout of out; null where it is not
+// wanted. The backward writes all of grad_input and adds in a fixed order.
 template <class T, class Isa>
 void roi_pool(const RoiPoolShape&, const T* input, const Accum<T>* rois, T* out, int32_t* argmax, const Cpu<Isa>&);
 template <class T, class Isa>

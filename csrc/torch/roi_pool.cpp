@@ -20,7 +20,7 @@ RoiPoolShape shape_of_problem(const Check& check, int64_t batch, int64_t channel
 }
 
 std::tuple<Tensor, Tensor> roi_pool(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t out_h,
-                                    int64_t out_w) {
+                                    int64_t out_w, bool with_argmax) {
   const Check check{"roi_pool"};
   check_rois(check, input, "input", rois);
   check.shape(input.dim() == 4, "input", input, "(N, C, H, W)");
@@ -29,16 +29,17 @@ std::tuple<Tensor, Tensor> roi_pool(const Tensor& input, const Tensor& rois, dou
                                           spatial_scale, out_h, out_w, channels_last);
   check_image_indices(check, "boxes", rois, s.batch);
   const Backend backend(input);
-  const Sizes sizes{s.rois, s.channels, out_h, out_w};
-  const Tensor out = check.empty(input, sizes, input.scalar_type(), format_of(channels_last));
-  const Tensor argmax = check.empty(input, sizes, ScalarType::Int, format_of(channels_last));
+  const MemoryFormat format = format_of(channels_last);
+  const Tensor out = check.empty(input, {s.rois, s.channels, out_h, out_w}, input.scalar_type(), format);
+  const Sizes places{with_argmax ? s.rois : 0, s.channels, out_h, out_w};
+  const Tensor argmax = check.empty(input, places, ScalarType::Int, format);
   if (out.numel() == 0) return {out, argmax};
-  const Tensor x = dense(input, format_of(channels_last)), r = dense(rois);
+  const Tensor x = dense(input, format), r = dense(rois);
   dispatch_all_floats(x, [&](auto t) {
     using T = decltype(t);
     backend.run([&](const auto& exec) {
-      fastvision::roi_pool<T>(s, data<T>(x), data<Accum<T>>(r), mutable_data<T>(out), mutable_data<int32_t>(argmax),
-                              exec);
+      fastvision::roi_pool<T>(s, data<T>(x), data<Accum<T>>(r), mutable_data<T>(out),
+                              with_argmax ? mutable_data<int32_t>(argmax) : nullptr, exec);
     });
   });
   return {out, argmax};

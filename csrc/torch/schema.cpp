@@ -59,7 +59,7 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       " bool channels_last) -> Tensor[]");
 
   m.def(
-      "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w)"
+      "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, bool with_argmax)"
       " -> (Tensor output, Tensor argmax)");
   m.def(
       "roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt n, SymInt h, SymInt w,"

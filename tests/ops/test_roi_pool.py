@@ -12,10 +12,10 @@ def problems(draw):
     return {
         "seed": draw(seeds),
         "batch": draw(st.integers(1, 3)),
-        "channels": draw(st.sampled_from([0, 1, 2, 7, 16, 33, 65])),
+        "channels": draw(st.sampled_from([0, 1, 2, 3, 7, 16, 33, 65])),
         "map": draw(st.tuples(st.integers(1, 20), st.integers(1, 20))),
         "rois": draw(st.sampled_from([0, 1, 3, 7, 65])),
-        "size": draw(st.tuples(st.sampled_from([1, 2, 3, 7, 9]), st.sampled_from([1, 2, 3, 7, 9]))),
+        "size": draw(st.tuples(st.sampled_from([1, 2, 3, 7, 9]), st.sampled_from([1, 2, 3, 7, 9, 17]))),
         "scale": draw(st.sampled_from([0.25, 0.5, 1.0, 3.0])),
         "dtype": draw(st.sampled_from(ALL_DTYPES)),
         "format": draw(st.sampled_from(FORMATS)),
@@ -51,6 +51,8 @@ def test_matches_reference(backend, p):
     other = x.contiguous(memory_format=FORMATS[p["format"] == FORMATS[0]])
     same = ops.roi_pool(other.to(backend.device), rois.to(backend.device), p["size"], p["scale"])
     torch.testing.assert_close(out, same, rtol=0, atol=0, equal_nan=True)
+    with_places = ops.roi_pool(moved.detach().requires_grad_(), rois.to(backend.device), p["size"], p["scale"])
+    torch.testing.assert_close(out, with_places.detach(), rtol=0, atol=0, equal_nan=True)
     assert p["channels"] < 2 or p["layout"] != "contiguous" or out.is_contiguous(memory_format=p["format"])
 
 
@@ -80,6 +82,17 @@ def test_gradcheck_and_no_second_gradient(backend):
     (gradient,) = torch.autograd.grad(out, x, torch.ones_like(out, requires_grad=True), create_graph=True)
     with pytest.raises(RuntimeError, match="roi_pool_backward: this op has no gradient"):
         gradient.sum().backward()
+
+
+def test_places_are_kept_only_for_a_gradient(backend):
+    x, rois = torch.rand(1, 5, 8, 8, device=backend.device), torch.tensor([[0.0, 0, 0, 4, 4]], device=backend.device)
+    for wanted in (True, False):
+        _, argmax = backend.ops.roi_pool(x, rois, 1.0, 2, 3, wanted)
+        assert argmax.shape == ((1, 5, 2, 3) if wanted else (0, 5, 2, 3))
+    leaf = x.requires_grad_()
+    assert ops.roi_pool(leaf, rois, 2).grad_fn.saved_tensors[1].numel() == 20
+    with torch.no_grad():
+        assert ops.roi_pool(leaf, rois, 2).equal(ops.roi_pool(leaf.detach(), rois, 2))
 
 
 def test_infinite_values_and_huge_coordinates(backend):
@@ -133,7 +146,7 @@ def test_same_bits_on_every_instruction_set_and_thread_count(p):
 
 
 @pytest.mark.parametrize("repeats", [1, 20])  # regions that are packed one by one, or together
-@pytest.mark.parametrize("channels", [3, 65])
+@pytest.mark.parametrize("channels", [1, 3, 65])
 def test_pixels_behind_the_regions_do_not_count(backend, channels, repeats):
     x = torch.full((2, channels, 12, 13), torch.nan)
     rois = torch.tensor([[0.0, 0, 0, 3, 3], [1, 9, 8, 12, 11], [1, 2, 3, 4, 6]]).repeat(repeats, 1)

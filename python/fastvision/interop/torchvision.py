@@ -35,8 +35,7 @@ def _roi_align(
 
 def _roi_pool(input: Tensor, rois: Tensor, scale: float, height: int, width: int) -> tuple[Tensor, Tensor]:
     rois = as_rois("roi_pool", rois, input.shape[0], input.dtype)
-    output, argmax = _roi_pool_op(input, rois, scale, height, width)
-    return output, argmax
+    return _roi_pool_op(input, rois, scale, height, width, True)
 
 
 def _with_channels(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:

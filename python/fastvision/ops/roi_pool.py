@@ -45,7 +45,7 @@ def roi_pool(
         rows counts; a NaN is the maximum of its bins. A region with a coordinate that is not finite gives zeros.
 
     Differentiable in ``input`` once; asking for the gradient of ``boxes`` is an error. Forward and backward are
-    deterministic.
+    deterministic. Where a gradient is needed, four bytes per value of the result are kept for it.
 
     Raises:
         TypeError: Integer boxes or dtypes that do not go together.
@@ -62,15 +62,18 @@ def roi_pool(
     """
     out_h, out_w = output_size_pair("roi_pool", output_size)
     rois = as_rois("roi_pool", boxes, input.shape[0] if input.dim() else 0, input.dtype)
-    return _op(input, rois, spatial_scale, out_h, out_w)[0]
+    needed = torch.is_grad_enabled() and (input.requires_grad or _lib.in_transform())
+    return _op(input, rois, spatial_scale, out_h, out_w, needed)[0]
 
 
 @_lib.register_fake("roi_pool")
-def _(input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int) -> tuple[Tensor, Tensor]:
+def _(
+    input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int, with_argmax: bool
+) -> tuple[Tensor, Tensor]:
     check_rois("roi_pool", "input", input, rois)
     shape = rois.shape[0], input.shape[1], out_h, out_w
     out = new_features(input, shape, is_channels_last(input))
-    return out, torch.empty_like(out, dtype=torch.int32)
+    return out, torch.empty_like(out if with_argmax else out[:0], dtype=torch.int32)
 
 
 @_lib.register_fake("roi_pool_backward")
@@ -81,7 +84,7 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, rois, ctx.scale, _, _ = inputs
+    input, rois, ctx.scale, *_ = inputs
     save_argmax(ctx, input, rois, output[1])
 
 
@@ -89,7 +92,7 @@ def _backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
     refuse_box_gradient("roi_pool", ctx.needs_input_grad[1])
     rois, argmax = ctx.saved_tensors
     n, _channels, h, w = ctx.shape
-    return _backward_op(grad, rois, argmax, ctx.scale, n, h, w, ctx.channels_last), None, None, None, None
+    return _backward_op(grad, rois, argmax, ctx.scale, n, h, w, ctx.channels_last), *(None,) * 5
 
 
 _lib.register_autograd(_op, _backward, _setup_context)
