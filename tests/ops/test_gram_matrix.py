@@ -72,6 +72,18 @@ def test_several_blocks_of_channels(backend, channels, format):
     assert torch.equal(out.cpu(), gram_matrix_reference(x, y))  # small integers: every sum is exact
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("shape", [(1, 33, 512, 512), (2, 16, 520, 512)])
+def test_gradient_of_large_maps(backend, shape, format):
+    x = torch.randint(-3, 4, shape).float().to(memory_format=format)
+    slopes = torch.randint(-3, 4, (shape[0], shape[1], shape[1])).float()
+    leaf = x.to(backend.device).requires_grad_()
+    (gradient,) = torch.autograd.grad(ops.gram_matrix(leaf), leaf, slopes.to(backend.device))
+    expected = torch.einsum("ncd,ndhw->nchw", slopes + slopes.mT, x)
+    assert torch.equal(gradient.cpu(), expected)  # small integers: every sum is exact
+    assert gradient.is_contiguous(memory_format=format)
+
+
 @given(p=problems())
 def test_gradient_matches_reference(backend, p):
     inputs = [t for t in inputs_of(backend, p) if t is not None]

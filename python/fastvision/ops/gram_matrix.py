@@ -7,8 +7,11 @@ from torch import Tensor
 
 from .. import _lib
 from . import _arguments, _tf32
+from ._convolution import conv2d_op
+from ._regions import is_channels_last
 
 _op = _lib.Op[Tensor]("gram_matrix")
+LARGE = 1 << 25  # bytes of results for which malloc maps memory anew: our kernels' is mapped in huge pages
 
 
 def gram_matrix(x: Tensor, y: Tensor | None = None, *, normalize: bool = False) -> Tensor:
@@ -58,7 +61,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Matrix products of all pixels with a small matrix: torch's are at their best there."""
     x, y = ctx.saved_tensors
     elements = x.shape[1] * x.shape[2] * x.shape[3]
     if ctx.normalize and elements:
@@ -69,10 +71,26 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def mix_channels(factors: Tensor, features: Tensor) -> Tensor:
-    """Channels ``factors @ features`` in the dtype of the features and at their precision at least."""
+    """Channels ``factors @ features`` in the dtype and format of the features and at their precision at least."""
     wide = features.to(factors.dtype)
-    mixed: Tensor = factors @ wide.flatten(2)
-    return mixed.view(*mixed.shape[:2], *features.shape[2:]).to(features.dtype)
+    channels_last, channels = is_channels_last(wide), min(factors.shape[1:])
+    large = wide.numel() * wide.element_size() >= LARGE and channels >= 16
+    if large and wide.device.type == "cpu" and (wide.shape[0] == 1 or not channels_last):
+        mixed = _mix_many_pixels(factors, wide)
+    elif channels_last:
+        mixed = (wide.permute(0, 2, 3, 1).flatten(1, 2) @ factors.mT).unflatten(1, wide.shape[2:]).permute(0, 3, 1, 2)
+    else:
+        mixed = (factors @ wide.flatten(2)).unflatten(2, wide.shape[2:])
+    return mixed.to(features.dtype)
+
+
+def _mix_many_pixels(factors: Tensor, wide: Tensor) -> Tensor:
+    """The same as a convolution by 1 x 1, each image a group."""
+    images, channels, height, width = wide.shape
+    weight = factors.reshape(-1, channels, 1, 1)
+    batch = wide if images == 1 else wide.reshape(1, -1, height, width)
+    mixed = conv2d_op(batch, weight, None, [1, 1, 0, 0, 1, 1], images, height, width, False, False)
+    return mixed.unflatten(1, (images, -1))[0] if images > 1 else mixed
 
 
 _lib.register_autograd(_op, _backward, _setup_context)
