@@ -9,6 +9,8 @@
 namespace fastvision {
 namespace {
 
+constexpr int64_t kAhead = 8;  // vectors; the machine's prefetchers keep track of fewer planes than there are classes
+
 // A run of pixels of one sample.
 struct Run {
   int64_t sample, chunk, first, count;
@@ -93,6 +95,7 @@ void for_each_run(const DiceShape& s, const Cpu<Isa>& exec, F&& f) {
       const int64_t begin = i % chunks * kDiceChunk;
       f(Run{i / chunks, i % chunks, begin, min_of(kDiceChunk, s.pixels - begin)}, buffers);
     }
+    finish_streaming();
   });
 }
 
@@ -110,7 +113,10 @@ void forward(const DiceShape s, const DiceInputs<T> in, const DiceOutputs<T> out
     for_each_vector<A>(run.count, [&](int64_t i, int, auto count) {
       const auto logit = [&](int64_t c) { return load_vector(planes.logits + c * planes.stride + i, count); };
       V largest(-Rounder<A>::kLargest), sum = zero;
-      for (int64_t c = 0; c < s.classes; ++c) largest = max_of(largest, logit(c));
+      for (int64_t c = 0; c < s.classes; ++c) {
+        __builtin_prefetch(planes.logits + c * planes.stride + i + kAhead * V::kLanes);
+        largest = max_of(largest, logit(c));
+      }
       for (int64_t c = 0; c < s.classes; ++c) {
         const V e = exp_negative(logit(c) - largest);
         e.store(&buffers.exponentials[size_t(c * run.stride() + i)]);
@@ -153,6 +159,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
     buffers.gradient.resize(size_t(s.classes * run.stride()));
     to = buffers.gradient.data();
   }
+  const bool past_caches = !s.class_last && s.planes() * s.pixels * int64_t(sizeof(T)) >= kStreamedBytes;
   const auto slope_of = [&](int64_t c) {
     const int64_t plane = run.sample * s.classes + c;
     return dice_slope(g.grad[plane], g.fractions[plane], g.fractions[s.planes() + plane]);
@@ -171,13 +178,17 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
       const V inverse = load_vector(states + s.samples * s.pixels + i, count);
       V mean = zero;
       for (int64_t c = 0; c < s.classes; ++c) {
-        const V p = exp_negative(load_vector(planes.logits + c * planes.stride + i, count) - largest) * inverse;
+        const T* const logits = planes.logits + c * planes.stride + i;
+        __builtin_prefetch(logits + kAhead * V::kLanes);
+        const V p = exp_negative(load_vector(logits, count) - largest) * inverse;
         p.store(&buffers.exponentials[size_t(c * V::kLanes)]);
         mean = mean + p * on_probability(slopes[size_t(c)], c, i, count);
       }
       for (int64_t c = 0; c < s.classes; ++c) {
         const V p = V::load(&buffers.exponentials[size_t(c * V::kLanes)]);
-        store_vector(to + c * planes.stride + i, p * (on_probability(slopes[size_t(c)], c, i, count) - mean), count);
+        const V d = p * (on_probability(slopes[size_t(c)], c, i, count) - mean);
+        if (count == V::kLanes) store_result(to + c * planes.stride + i, d, past_caches);
+        else store_vector(to + c * planes.stride + i, d, count);
       }
     });
   } else {

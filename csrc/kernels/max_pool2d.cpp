@@ -55,15 +55,19 @@ FV_HD void pool_lanes(const MaxPoolShape& s, const T* channel, int64_t position,
   Vec<A> best(A(-__builtin_huge_val()));
   IndexVec<A> marks = all_lanes<A>(-1);
   bool first = true;
-  for (int64_t ky = rows.begin; ky < rows.end; ++ky)
+  for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
+    const int64_t row = position + ky * s.g.dilation_y * s.width;
+    for (int64_t k = 0; k < min_of(window, int64_t(4)); ++k)  // NCHW: the rows below; no prefetcher follows several
+      __builtin_prefetch(channel + row + s.g.stride_y * s.width + k * kLanes<A>);
     for (int64_t kx = columns.begin; kx < columns.end; ++kx, first = false) {
-      const int64_t pixel = position + ky * s.g.dilation_y * s.width + kx * s.g.dilation_x;
+      const int64_t pixel = row + kx * s.g.dilation_x;
       const Vec<A> v = load_strided(channel + pixel * s.channels, step, count);
       const int64_t mark = mark_of(s, ky, kx, index);
       const auto wins = either(v > best, !(v == v));
       best = first ? v : select(wins, v, best);
       marks = first ? all_lanes<A>(mark) : select(wins, mark, marks);
     }
+  }
   store_vector(out, best, count);
   store_marks<A>(marks, position, window, count, index);
 }

@@ -210,6 +210,12 @@ FV_HD void stream_line(T* p, Vec<Accum<T>> v) {
 #endif
   store_vector(p, v);
 }
+// A vector of a result, past the caches where it may be and fills a line.
+template <class T>
+FV_HD void store_result(T* p, Vec<Accum<T>> v, bool past_caches) {
+  if (past_caches && starts_line(p)) stream_line(p, v);
+  else store_vector(p, v);
+}
 FV_HD void finish_streaming() {
 #if defined(__AVX512F__)
   _mm_sfence();

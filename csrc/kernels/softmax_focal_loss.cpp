@@ -12,6 +12,7 @@ namespace fastvision {
 namespace {
 
 constexpr int64_t kLeastRow = 32;
+constexpr int64_t kAhead = 8;  // vectors; the machine's prefetchers keep track of fewer planes than there are classes
 
 // A class's logits of a run of pixels as neighbours: plane(c)[i].
 template <class T>
@@ -28,6 +29,7 @@ void for_each_chunk(const SoftmaxFocalShape& s, const Cpu<Isa>& exec, F&& f) {
     std::vector<unsigned char> buffer;
     for (int64_t chunk = first; chunk < last; ++chunk)
       f(chunk * kSoftmaxChunk, min_of((chunk + 1) * kSoftmaxChunk, s.pixels), chunk, buffer);
+    finish_streaming();
   });
 }
 
@@ -97,6 +99,7 @@ LossSum forward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const
     OnlineSum<V> others;
     V own(A(0));
     for (int64_t c = 0; c < s.classes; ++c) {
+      __builtin_prefetch(planes(c) + i + kAhead * V::kLanes);
       const V x = count == V::kLanes ? load_vector(planes(c) + i) : load_vector(planes(c) + i, count);
       const MaskOf<A, FV_ISA> is_label{labels == all_lanes<A>(c)};
       own = select(is_label, x, own);
@@ -183,7 +186,7 @@ void backward_rows(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, co
 
 template <class T>
 void backward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const SoftmaxFocalGrad<T> g, Accum<T> scale,
-              const Planes<T>& planes, T* gradient, int64_t stride, int64_t pixel, int64_t n) {
+              const Planes<T>& planes, T* gradient, int64_t stride, bool past_caches, int64_t pixel, int64_t n) {
   using A = Accum<T>;
   using V = Vec<A>;
   const V zero(A(0)), one(A(1));
@@ -195,12 +198,13 @@ void backward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const S
     const V slope = load_vector(states, count) * (g.grad ? load_vector(g.grad + pixel + i, count) : V(scale));
     const MaskOf<A, FV_ISA> ignored{labels < 0};
     for (int64_t c = 0; c < s.classes; ++c) {
+      __builtin_prefetch(planes(c) + i + kAhead * V::kLanes);
       const V x = count == V::kLanes ? load_vector(planes(c) + i) : load_vector(planes(c) + i, count);
       const V p = exp_negative(x - largest) * inverse;
       const MaskOf<A, FV_ISA> is_label{labels == all_lanes<A>(c)};
       const V d = select(ignored, zero, slope * (select(is_label, one, zero) - p));
       T* to = gradient + c * stride + i;
-      if (count == V::kLanes) store_vector(to, d);
+      if (count == V::kLanes) store_result(to, d, past_caches);
       else store_vector(to, d, count);
     }
   }
@@ -235,16 +239,17 @@ template <class T, class Isa>
 void softmax_focal_loss_backward(const SoftmaxFocalShape& s, const SoftmaxFocalInputs<T>& in,
                                  const SoftmaxFocalGrad<T>& g, T* gradient, const Cpu<Isa>& exec) {
   using A = Accum<T>;
+  const bool past_caches = s.pixels * s.classes * int64_t(sizeof(T)) >= kStreamedBytes;
   const A scale = g.grad_of_reduced ? gradient_scale(s.reduction, *g.grad_of_reduced, *g.counted) : A(1);
   for_each_chunk(s, exec, [&](int64_t begin, int64_t end, int64_t, std::vector<unsigned char>& buffer) {
     for_each_run(s, begin, end, [&](int64_t pixel, int64_t n) {
       if (in_rows(s)) return backward_rows(s, in, g, scale, gradient, pixel, n);
       if (s.inner != 1)
         return backward(s, in, g, scale, {in.logits + s.offset(pixel), s.inner}, gradient + s.offset(pixel), s.inner,
-                        pixel, n);
+                        past_caches, pixel, n);
       T* const turned = room<T>(buffer, s);
       transpose(in.logits + pixel * s.classes, s.classes, n, s.classes, turned, kSoftmaxChunk);
-      backward(s, in, g, scale, {turned, kSoftmaxChunk}, turned, kSoftmaxChunk, pixel, n);
+      backward(s, in, g, scale, {turned, kSoftmaxChunk}, turned, kSoftmaxChunk, false, pixel, n);
       transpose(turned, kSoftmaxChunk, s.classes, n, gradient + pixel * s.classes, s.classes);
     });
   });

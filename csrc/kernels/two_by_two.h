@@ -138,7 +138,10 @@ FV_HD bool gather_two_by_two(const TwoByTwo& s, const T* from, const Index* inde
       for (int64_t tap = 0; tap < 4; ++tap) take(tap, load_vector(pixel(x, c, tap)));
     } else {
       for (int64_t tap = 0; tap < 4; tap += 2) {
-        const Vec<A> low = load_vector(pixel(x, c, tap)), high = load_vector(pixel(x, c, tap) + kLanes<A>);
+        const T* const row = pixel(x, c, tap);
+        __builtin_prefetch(row + 2 * s.width);  // the next windows below: prefetchers do not follow several rows
+        __builtin_prefetch(row + 2 * s.width + kLanes<A>);
+        const Vec<A> low = load_vector(row), high = load_vector(row + kLanes<A>);
         take(tap, lookup<A>(low, high, even));
         take(tap + 1, lookup<A>(low, high, odd));
       }
