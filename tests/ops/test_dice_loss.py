@@ -150,3 +150,15 @@ def test_bad_arguments(backend):
     else:
         assert torch.equal(ops.dice_loss(x, labels), ops.dice_loss(x, labels, ignore_index=3))
         assert ops.device_errors(backend.device) == (1, ("dice_loss", 5))
+
+
+def test_gradient_larger_than_caches():
+    """It is stored past them."""
+    x = torch.randn(1, 21, 650, 650, generator=torch.Generator().manual_seed(0))
+    labels = x.roll(1, 2).argmax(1)
+    gradients = []
+    for leaf in (x.requires_grad_(), x.detach().double().requires_grad_()):
+        loss = ops.dice_loss(leaf, labels, activation="softmax", reduction="sum")
+        gradients.append(torch.autograd.grad(loss, leaf)[0])
+    assert gradients[0].nbytes >= 2**25
+    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-4, atol=1e-9)

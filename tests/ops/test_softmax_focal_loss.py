@@ -134,3 +134,15 @@ def test_keeps_channels_last(backend):
     x = torch.randn(2, 3, 4, 5, device=backend.device).to(memory_format=torch.channels_last).requires_grad_()
     loss = ops.softmax_focal_loss(x, torch.zeros(2, 4, 5, dtype=torch.long, device=backend.device))
     assert torch.autograd.grad(loss, x)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradient_larger_than_caches():
+    """It is stored past them, and has the bits of that of a part."""
+    g = torch.Generator().manual_seed(0)
+    x, labels = torch.randn(1, 21, 650, 650, generator=g), torch.randint(0, 21, (1, 650, 650), generator=g)
+    whole = run(ops.softmax_focal_loss, x, labels, reduction="sum")[1]
+    part = run(ops.softmax_focal_loss, x[:, :, :64], labels[:, :64], reduction="sum")[1]
+    assert whole.nbytes >= 2**25 > part.nbytes
+    assert torch.equal(whole[:, :, :64], part)
+    part = run(ops.softmax_focal_loss, x[:, :, -63:], labels[:, -63:], reduction="sum")[1]
+    assert torch.equal(whole[:, :, -63:], part)
