@@ -37,7 +37,7 @@ constexpr int kBlock = 4;  // vectors of channels that are added at a time
 
 template <class T>
 void forward_channels_last(const RoiAlignShape& s, const T* map, int64_t width, const RoiTaps<Accum<T>>& taps,
-                           BinPixels<Accum<T>>& bin, T* out) {
+                           BinPixels<Accum<T>>& bin, bool past_caches, T* out) {
   using A = Accum<T>;
   for (int64_t ph = 0; ph < s.out_h; ++ph)
     for (int64_t pw = 0; pw < s.out_w; ++pw, out += s.channels) {
@@ -51,7 +51,7 @@ void forward_channels_last(const RoiAlignShape& s, const T* map, int64_t width, 
           for (int v = 0; v < kBlock; ++v)
             sum[v] = multiply_add(Vec<A>(bin.weights[k]), load_vector(pixel + v * kLanes<A>), sum[v]);
         }
-        for (int v = 0; v < kBlock; ++v) store_vector(out + c + v * kLanes<A>, sum[v]);
+        for (int v = 0; v < kBlock; ++v) store_result(out + c + v * kLanes<A>, sum[v], past_caches);
       }
       for (; c < s.channels; c += kLanes<A>) {
         const int64_t count = min_of(kLanes<A>, s.channels - c);
@@ -98,39 +98,46 @@ void forward_plane(const RoiAlignShape& s, const T* plane, const T* end, int64_t
   }
 }
 
-// The same for kPlanes planes of a region with at most kVectors vectors of columns, four rows and columns per bin. The
-// same pixels of the next planes are fetched meanwhile. `kWhole`: vectors may be read whole.
+template <class T>
+constexpr int64_t kLine = 64 / sizeof(T);
+
+// The same for kPlanes planes of a region with at most kVectors vectors of columns and as many pixels in every bin. The
+// same pixels of the next planes are fetched meanwhile, to the second cache: other regions come first. `kWhole`:
+// vectors may be read whole.
 template <int kPlanes, int kVectors, bool kWhole, class T>
 void forward_planes(const RoiAlignShape& s, const T* planes, int64_t stride, int64_t width,
                     const RoiTaps<Accum<T>>& taps, T* out) {
   using A = Accum<T>;
-  const int64_t across = taps.x.high - taps.x.low + 1, above = taps.y.padded(), beside = taps.x.padded();
+  const int64_t across = taps.x.high - taps.x.low + 1;
   const T* const corner = planes + taps.y.low * width + taps.x.low;
   for (int64_t ph = 0; ph < s.out_h; ++ph, out += s.out_w) {
-    Vec<A> sums[kPlanes][2];
-    for (auto& pair : sums) pair[0] = pair[1] = Vec<A>(A(0));
-    for (int64_t k = 0; k < 4; ++k) {
-      const T* row = corner + taps.y.four_at[size_t(k * above + ph)] * width;
-      const Vec<A> weight(taps.y.four_weights[size_t(k * above + ph)]);
-      for (auto& pair : sums) {
-        __builtin_prefetch(row + kPlanes * stride);
-        __builtin_prefetch(row + kPlanes * stride + across - 1);
+    Vec<A> sums[kPlanes][kVectors];
+    for (auto& plane : sums)
+      for (auto& sum : plane) sum = Vec<A>(A(0));
+    for (int64_t k = 0; k < taps.y.most; ++k) {
+      const T* row = corner + taps.y.at[size_t(k * taps.y.padded + ph)] * width;
+      const Vec<A> weight(taps.y.weights[size_t(k * taps.y.padded + ph)]);
+      for (auto& plane : sums) {
+        for (int64_t x = 0; x + kLine<T> < kVectors * kLanes<A>; x += kLine<T>)
+          __builtin_prefetch(row + kPlanes * stride + x, 0, 2);
+        __builtin_prefetch(row + kPlanes * stride + across - 1, 0, 2);
         for (int v = 0; v < kVectors; ++v) {
           const T* const p = row + v * kLanes<A>;
-          pair[v] = multiply_add(
-              weight, kWhole ? load_vector(p) : load_vector(p, min_of(kLanes<A>, across - v * kLanes<A>)), pair[v]);
+          const int64_t left = max_of(across - v * kLanes<A>, int64_t(0));
+          plane[v] = multiply_add(weight, kWhole ? load_vector(p) : load_vector(p, min_of(kLanes<A>, left)), plane[v]);
         }
         row += stride;
       }
     }
+    Table<A, kVectors> columns[kPlanes];
+    for (int i = 0; i < kPlanes; ++i) columns[i] = Table<A, kVectors>(sums[i]);
     for (int64_t pw = 0; pw < s.out_w; pw += kLanes<A>) {
       Vec<A> bins[kPlanes];
       for (auto& bin : bins) bin = Vec<A>(A(0));
-      for (int64_t k = 0; k < 4; ++k) {
-        const auto weight = Vec<A>::load(&taps.x.four_weights[size_t(k * beside + pw)]);
+      for (int64_t k = 0; k < taps.x.most; ++k) {
+        const auto weight = Vec<A>::load(&taps.x.weights[size_t(k * taps.x.padded + pw)]);
         for (int i = 0; i < kPlanes; ++i)
-          bins[i] =
-              multiply_add(weight, lookup(sums[i][0], sums[i][1], &taps.x.four_at[size_t(k * beside + pw)]), bins[i]);
+          bins[i] = multiply_add(weight, columns[i].at(&taps.x.at[size_t(k * taps.x.padded + pw)]), bins[i]);
       }
       for (int i = 0; i < kPlanes; ++i) store_vector(out + i * s.bins() + pw, bins[i], min_of(kLanes<A>, s.out_w - pw));
     }
@@ -138,6 +145,7 @@ void forward_planes(const RoiAlignShape& s, const T* planes, int64_t stride, int
 }
 
 constexpr int kPlanesAtOnce = 4;
+constexpr int64_t kMostVectors = 4;
 
 // `count` planes of a region. `end` is the end of memory that may be read.
 template <class T>
@@ -145,17 +153,17 @@ void forward_region(const RoiAlignShape& s, const T* planes, int64_t count, cons
                     const RoiTaps<Accum<T>>& taps, std::vector<Accum<T>>& row, T* out) {
   using A = Accum<T>;
   const int64_t vectors = ceil_div(taps.x.high - taps.x.low + 1, kLanes<A>);
-  const bool small = !taps.x.four_at.empty() && !taps.y.four_at.empty() && vectors <= 2;
+  const bool narrow = taps.x.most > 0 && taps.y.most > 0 && vectors <= kMostVectors;
   const int64_t last = (kPlanesAtOnce - 1) * stride + taps.y.high * width + taps.x.low;
-  if (small && count == kPlanesAtOnce && last + vectors * kLanes<A> <= end - planes) {
-    if (vectors == 1) forward_planes<kPlanesAtOnce, 1, true>(s, planes, stride, width, taps, out);
-    else forward_planes<kPlanesAtOnce, 2, true>(s, planes, stride, width, taps, out);
-    return;
-  }
+  if (narrow && count == kPlanesAtOnce && last + vectors * kLanes<A> <= end - planes)
+    return with_constant(vectors, [&](auto v) {
+      const T* const next = out + kPlanesAtOnce * s.bins();
+      for (int64_t i = 0; i < kPlanesAtOnce * s.bins(); i += kLine<T>) __builtin_prefetch(next + i, 1, 2);
+      forward_planes<kPlanesAtOnce, v(), true>(s, planes, stride, width, taps, out);
+    });
   for (int64_t i = 0; i < count; ++i, planes += stride, out += s.bins()) {
-    if (!small) forward_plane(s, planes, end, width, taps, row, out);
-    else if (vectors == 1) forward_planes<1, 1, false>(s, planes, stride, width, taps, out);
-    else forward_planes<1, 2, false>(s, planes, stride, width, taps, out);
+    if (narrow) forward_planes<1, kMostVectors, false>(s, planes, stride, width, taps, out);
+    else forward_plane(s, planes, end, width, taps, row, out);
   }
 }
 
@@ -167,6 +175,7 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
   using A = Accum<T>;
   const int64_t per_roi = s.channels * s.bins();
   const std::vector<Placed<A>> placed = in_order_of_place(s, rois, level_of);
+  const bool past_caches = s.rois * per_roi * int64_t(sizeof(T)) >= kStreamedBytes;
   // Enough chunks for the threads, enough regions in each to share a plane.
   const int64_t chunk = max_of(int64_t(1), min_of(int64_t(64), s.rois / (4 * exec.threads)));
   exec(ceil_div(s.rois, chunk), 1 + 16384 / (chunk * per_roi + 1), [&](int64_t begin, int64_t end) {
@@ -182,7 +191,8 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
         else taps[size_t(i)].set(p.roi);
         if (p.roi.is_zero() || !s.channels_last) continue;
         const int l = p.roi.level;
-        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], bin, to);
+        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], bin,
+                              past_caches, to);
       }
       for (int64_t c = 0; c < s.channels && !s.channels_last; c += kPlanesAtOnce)
         for (int64_t i = 0; i < count; ++i) {
@@ -195,6 +205,7 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
                          s.level[l].width, taps[size_t(i)], row, out + p.index * per_roi + c * s.bins());
         }
     }
+    finish_streaming();
   });
 }
 

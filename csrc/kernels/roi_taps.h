@@ -65,38 +65,41 @@ A share_of_sample(const SampleAxis<A>& axis) {
 template <class A>
 struct AxisTaps : AxisPixels<A> {
   int64_t low, high;  // the range of pixels of all bins
-  // The same as four pixels per bin, relative to low, where no bin has more (as with two samples): [pixel][bin], filled
-  // up to whole vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite
-  // pixel would make NaN. Otherwise empty.
-  std::vector<int32_t> four_at;
-  std::vector<A> four_weights;
+  // The same with as many pixels in every bin as in the largest, relative to low: [pixel][bin], filled up to whole
+  // vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite pixel would
+  // make NaN. Not where a bin has more than kMostPixels or none: then `most` is 0.
+  static constexpr int64_t kMostPixels = 16;
+  int64_t most, padded;
+  std::vector<int32_t> at;
+  std::vector<A> weights;
 
   void set(const SampleAxis<A>& axis, A share) {
     AxisPixels<A>::set(SampledBins<A>{axis}, axis.bins, share);
     low = axis.size, high = -1;
     for (const auto& pixel : this->pixels) low = min_of(low, pixel.at), high = max_of(high, pixel.at);
-    fill_four(axis.bins);
+    fill_bins(axis.bins);
   }
-  int64_t padded() const { return int64_t(four_at.size()) / 4; }
 
  private:
-  void fill_four(int64_t bins) {
-    four_at.clear();
-    four_weights.clear();
+  void fill_bins(int64_t bins) {
+    most = 0;
+    bool empty = false;
     for (int64_t p = 0; p < bins; ++p) {
-      const auto count = this->end_of(p) - this->begin_of(p);
-      if (count == 0 || count > 4) return;
+      const int64_t count = this->end_of(p) - this->begin_of(p);
+      most = max_of(most, count);
+      empty |= count == 0;
     }
-    const int64_t padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
-    four_at.resize(size_t(4 * padded));
-    four_weights.resize(size_t(4 * padded));
+    if (empty || most > kMostPixels) most = 0;
+    padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
+    at.assign(size_t(most * padded), 0);
+    weights.assign(size_t(most * padded), A(0));
     for (int64_t p = 0; p < bins; ++p)
-      for (int64_t k = 0; k < 4; ++k) {
+      for (int64_t k = 0; k < most; ++k) {
         const auto *pixel = this->begin_of(p) + k, *end = this->end_of(p);
         const bool filler = pixel >= end;
-        four_at[size_t(k * padded + p)] = int32_t((filler ? end[-1] : *pixel).at - low);
-        A& weight = four_weights[size_t(k * padded + p)];
-        weight = filler ? (four_weights[size_t((k - 1) * padded + p)] *= A(0.5)) : pixel->weight;
+        at[size_t(k * padded + p)] = int32_t((filler ? end[-1] : *pixel).at - low);
+        A& weight = weights[size_t(k * padded + p)];
+        weight = filler ? (weights[size_t((k - 1) * padded + p)] *= A(0.5)) : pixel->weight;
       }
   }
 };

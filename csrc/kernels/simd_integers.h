@@ -96,17 +96,41 @@ FV_HD Vec<A> gather(const A* values, const int32_t* index) {
   return v;
 }
 
-// The same from two vectors that hold the values, for indices below twice the lanes.
-template <class A>
-FV_HD Vec<A> lookup(Vec<A> first, Vec<A> second, const int32_t* index) {
+// The same where `kVectors` vectors, at most four, hold the values: in registers where one instruction looks them up.
+template <class A, int kVectors>
+class Table {
+  static_assert(kVectors >= 1 && kVectors <= 4);
+
 #if defined(__AVX512F__)
-  if constexpr (sizeof(A) == 4) return Vec<A>(_mm512_permutex2var_ps(first.raw, _mm512_loadu_si512(index), second.raw));
+  static constexpr bool kInRegisters = sizeof(A) == 4;
+#else
+  static constexpr bool kInRegisters = false;
 #endif
-  A values[2 * kLanes<A>];
-  first.store(values);
-  second.store(values + kLanes<A>);
-  return gather(values, index);
-}
+
+ public:
+  Table() = default;
+  FV_HD explicit Table(const Vec<A> (&vectors)[kVectors]) {
+    for (int i = 0; i < kVectors; ++i) {
+      if constexpr (kInRegisters) values_[i] = vectors[i];
+      else vectors[i].store(values_ + i * kLanes<A>);
+    }
+  }
+  FV_HD Vec<A> at(const int32_t* index) const {
+#if defined(__AVX512F__)
+    if constexpr (kInRegisters) {
+      const __m512i i = _mm512_loadu_si512(index);
+      const __m512 low = _mm512_permutex2var_ps(values_[0].raw, i, values_[kVectors > 1].raw);
+      if constexpr (kVectors <= 2) return Vec<A>(low);
+      const __m512 high = _mm512_permutex2var_ps(values_[kVectors > 2 ? 2 : 0].raw, i, values_[kVectors - 1].raw);
+      return Vec<A>(_mm512_mask_mov_ps(low, _mm512_test_epi32_mask(i, _mm512_set1_epi32(2 * kLanes<A>)), high));
+    }
+#endif
+    if constexpr (!kInRegisters) return gather(values_, index);
+  }
+
+ private:
+  std::conditional_t<kInRegisters, Vec<A>, A> values_[kInRegisters ? kVectors : kVectors * kLanes<A>];
+};
 
 // Words of bits, as many as a vector holds.
 typedef uint64_t RawWords __attribute__((vector_size(kVectorBytes)));

@@ -97,9 +97,9 @@ FV_HD bool fill_two_by_two(const TwoByTwo& s, const T* values, const Index* inde
       return;
     }
     for (int64_t tap = 0; tap < 4; tap += 2) {
-      const Vec<A> left = at(tap), right = at(tap + 1);
-      store_vector(pixel(x, c, tap), lookup<A>(left, right, order));
-      store_vector(pixel(x, c, tap) + kLanes<A>, lookup<A>(left, right, order + kLanes<A>));
+      const Table<A, 2> sides({at(tap), at(tap + 1)});
+      store_vector(pixel(x, c, tap), sides.at(order));
+      store_vector(pixel(x, c, tap) + kLanes<A>, sides.at(order + kLanes<A>));
     }
   };
   const auto single = [&](int64_t x, int64_t c, int64_t tap) {
@@ -141,9 +141,9 @@ FV_HD bool gather_two_by_two(const TwoByTwo& s, const T* from, const Index* inde
         const T* const row = pixel(x, c, tap);
         __builtin_prefetch(row + 2 * s.width);  // the next windows below: prefetchers do not follow several rows
         __builtin_prefetch(row + 2 * s.width + kLanes<A>);
-        const Vec<A> low = load_vector(row), high = load_vector(row + kLanes<A>);
-        take(tap, lookup<A>(low, high, even));
-        take(tap + 1, lookup<A>(low, high, odd));
+        const Table<A, 2> pixels({load_vector(row), load_vector(row + kLanes<A>)});
+        take(tap, pixels.at(even));
+        take(tap + 1, pixels.at(odd));
       }
     }
     store_vector(to + x * s.channels + c, v);
