@@ -63,12 +63,15 @@ template <class T>
 void pack_gradients(const RoiAlignShape& s, const TileTaps<Accum<T>>& taps, const T* grad, int64_t first, int64_t count,
                     Accum<T>* to) {
   using A = Accum<T>;
+  constexpr int64_t kAhead = 4;
   const int64_t part = int64_t(taps.bins.size());
-  for (const auto& bin : taps.bins) {
-    const T* const from = grad + bin.number * s.channels + first;
-    for (int64_t c = 0; c < count; c += kLanes<A>)
+  const auto at = [&](int64_t bin) { return grad + taps.bins[size_t(bin)].number * s.channels + first; };
+  for (int64_t bin = 0; bin < part; ++bin, to += kLanes<A>) {
+    const T *const from = at(bin), *const next = at(min_of(bin + kAhead, part - 1));
+    for (int64_t c = 0; c < count; c += kLanes<A>) {
+      __builtin_prefetch(next + c, 0, 2);
       load_vector(from + c, min_of(kLanes<A>, count - c)).store(to + c * part);
-    to += kLanes<A>;
+    }
   }
 }
 
