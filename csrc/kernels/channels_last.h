@@ -17,13 +17,15 @@ class ChannelsLast {
         at(turned ? turned_.get() : maps) {
     constexpr int64_t kPixels = 256;  // of a task
     const int64_t blocks = ceil_div(pixels, kPixels);
+    const bool past_caches = images * channels * pixels * int64_t(sizeof(T)) >= kStreamedBytes;
     exec(turned ? images * blocks : 0, 1 + 16384 / (channels * min_of(pixels, kPixels) + 1),
          [&](int64_t begin, int64_t end) {
            for (int64_t k = begin; k < end; ++k) {
              const int64_t image = k / blocks * channels * pixels, first = k % blocks * kPixels;
              transpose(maps + image + first, pixels, channels, min_of(kPixels, pixels - first),
-                       turned_.get() + image + first * channels, channels);
+                       turned_.get() + image + first * channels, channels, past_caches);
            }
+           finish_streaming();
          });
   }
 

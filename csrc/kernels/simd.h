@@ -158,36 +158,6 @@ FV_HD void copy_numbers(const From* from, int64_t count, To* to) {
   for_each_vector<Accum<To>>(
       count, [&](int64_t i, int, auto n) FV_INLINE { store_vector(to + i, load_vector(from + i, n), n); });
 }
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Blocks of vectors are in registers.
-template <class To, class From>
-FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride) {
-  static_assert(std::is_same_v<Accum<To>, Accum<From>>);
-  using V = Vec<Accum<From>>;
-  constexpr int kLanes = V::kLanes;
-  for (int64_t i = 0; i < rows; i += kLanes)
-    for (int64_t j = 0; j < columns; j += kLanes) {
-      const int64_t height = min_of<int64_t>(kLanes, rows - i), width = min_of<int64_t>(kLanes, columns - j);
-      V v[kLanes], mixed[kLanes];
-      unrolled<kLanes>([&](auto k) FV_INLINE {
-        const From* p = from + (i + min_of<int64_t>(k, height - 1)) * from_stride + j;
-        v[k] = width == kLanes ? load_vector(p) : load_vector(p, width);
-      });
-      unrolled<__builtin_ctz(kLanes)>([&](auto) FV_INLINE {
-        unrolled<kLanes / 2>([&](auto k) FV_INLINE {
-          interleave(v[k], v[k + kLanes / 2], mixed[2 * k], mixed[2 * k + 1],
-                     std::make_integer_sequence<int, kLanes>());
-        });
-        unrolled<kLanes>([&](auto k) FV_INLINE { v[k] = mixed[k]; });
-      });
-      unrolled<kLanes>([&](auto k) FV_INLINE {
-        if (k >= width) return;
-        To* p = to + (j + k) * to_stride + i;
-        if (height == kLanes) store_vector(p, v[k]);
-        else store_vector(p, v[k], height);
-      });
-    }
-}
-
 // Whether a vector that is stored as T is a line, the bytes that travel together between memory and caches.
 template <class T>
 inline constexpr bool kVectorIsLine = kVectorBytes == 64 && sizeof(T) == sizeof(Accum<T>);
@@ -220,6 +190,38 @@ FV_HD void finish_streaming() {
 #if defined(__AVX512F__)
   _mm_sfence();
 #endif
+}
+
+// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns. Blocks of vectors are in registers.
+// past_caches: see store_result.
+template <class To, class From>
+FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_t columns, To* to, int64_t to_stride,
+                     bool past_caches = false) {
+  static_assert(std::is_same_v<Accum<To>, Accum<From>>);
+  using V = Vec<Accum<From>>;
+  constexpr int kLanes = V::kLanes;
+  for (int64_t i = 0; i < rows; i += kLanes)
+    for (int64_t j = 0; j < columns; j += kLanes) {
+      const int64_t height = min_of<int64_t>(kLanes, rows - i), width = min_of<int64_t>(kLanes, columns - j);
+      V v[kLanes], mixed[kLanes];
+      unrolled<kLanes>([&](auto k) FV_INLINE {
+        const From* p = from + (i + min_of<int64_t>(k, height - 1)) * from_stride + j;
+        v[k] = width == kLanes ? load_vector(p) : load_vector(p, width);
+      });
+      unrolled<__builtin_ctz(kLanes)>([&](auto) FV_INLINE {
+        unrolled<kLanes / 2>([&](auto k) FV_INLINE {
+          interleave(v[k], v[k + kLanes / 2], mixed[2 * k], mixed[2 * k + 1],
+                     std::make_integer_sequence<int, kLanes>());
+        });
+        unrolled<kLanes>([&](auto k) FV_INLINE { v[k] = mixed[k]; });
+      });
+      unrolled<kLanes>([&](auto k) FV_INLINE {
+        if (k >= width) return;
+        To* p = to + (j + k) * to_stride + i;
+        if (height == kLanes) store_result(p, v[k], past_caches);
+        else store_vector(p, v[k], height);
+      });
+    }
 }
 
 }  // namespace fastvision
