@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "common.h"
+#include "unrolled.h"
 
 namespace fastvision {
 
@@ -41,14 +42,17 @@ FV_HD B sum_of_bits(B a, C b) {
   return B(Unsigned(a) + Unsigned(b + B{}));
 }
 
-// Horner's scheme, the highest power first.
+// The highest power first. Even and odd powers by themselves, so that half of the operations wait for each other.
 template <class A, class... C>
 FV_HD A polynomial(A x, C... coefficients) {
   using S = typename Lanes<A>::Scalar;
-  A sum(S(0));
-  bool first = true;
-  ((sum = first ? A(S(coefficients)) : times_plus(sum, x, A(S(coefficients))), first = false), ...);
-  return sum;
+  constexpr int kCount = sizeof...(C);
+  static_assert(kCount >= 3);
+  const S all[] = {S(coefficients)...};
+  const A square = x * x;
+  A sums[2] = {A(all[0]), A(all[1])};
+  unrolled<kCount - 2>([&](auto k) FV_INLINE { sums[k % 2] = times_plus(sums[k % 2], square, A(all[k + 2])); });
+  return times_plus(sums[kCount % 2], x, sums[1 - kCount % 2]);
 }
 
 // Adding this to a small number leaves its nearest integer in the low bits.
