@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common.h"
+#include "rle_dense.h"
 
 namespace fastvision {
 namespace {
@@ -46,18 +47,6 @@ class Builder {
   int64_t total_, end_ = 0;
 };
 
-uint64_t load_word(const uint8_t* p) {
-  uint64_t word;
-  memcpy(&word, p, sizeof word);
-  return word;
-}
-
-// The top bit of every byte that is not 0.
-uint64_t foreground_bits(uint64_t word) {
-  constexpr uint64_t kTop = 0x8080808080808080u;
-  return (((word & ~kTop) + ~kTop) | word) & kTop;
-}
-
 // Calls found(i) for each i in [0, n), ascending, where one of a[i], b[i] is foreground and the other is not. Masks are
 // mostly smooth, so blocks that are equal byte for byte are what has to be fast.
 template <class F>
@@ -80,7 +69,7 @@ void each_difference(const uint8_t* a, const uint8_t* b, int64_t n, F&& found) {
 }
 
 // Where the mask changes from one pixel to the next, in column-major order. Rows are compared with the row above, so
-// changes come out row by row; a counting sort puts them in order of column.
+// changes come out row by row; a counting sort puts them in order of column, where they are few.
 void encode_rows(const uint8_t* data, int64_t row_stride, RunEnds& mask, RleScratch& scratch) {
   const int64_t h = mask.height, w = mask.width;
   std::vector<uint32_t>&columns = scratch.columns, &rows = scratch.rows, &starts = scratch.starts;
@@ -94,6 +83,7 @@ void encode_rows(const uint8_t* data, int64_t row_stride, RunEnds& mask, RleScra
   for (int64_t y = 1; y < h; ++y) {
     const uint8_t* row = data + y * row_stride;
     each_difference(row, row - row_stride, w, push);
+    if (int64_t(columns.size()) > (y + 8) * w / 16) return encode_dense(data, row_stride, mask, columns);
     rows[y] = uint32_t(columns.size());
   }
   starts.assign(w + 1, 0);
@@ -172,21 +162,47 @@ RunEnds rle_from_string(std::string_view text, int64_t height, int64_t width) {
   return mask.finish();
 }
 
+// Counts [first, first + 16) where each takes one character. first >= 3: all of them are differences.
+bool write_short_counts(const uint32_t* ends, char* to) {
+  int32_t differences[16];
+  uint32_t any = 0;
+  for (int k = 0; k < 16; ++k) {
+    differences[k] = int32_t(ends[k] - ends[k - 1] - (ends[k - 2] - ends[k - 3]));
+    any |= uint32_t(differences[k] + 16);
+  }
+  if (any >= 32) return false;
+  for (int k = 0; k < 16; ++k) to[k] = char((differences[k] & 31) + 48);
+  return true;
+}
+
 std::string rle_to_string(const RunEnds& mask) {
+  constexpr size_t kChunk = 4096;
+  const uint32_t* const ends = mask.ends.data();
+  const size_t size = mask.ends.size();
+  const bool differences_fit = size > 0 && ends[size - 1] <= uint32_t(INT32_MAX);
+  size_t try_again = 3;  // where counts are long, one by one for a while
   std::string text;
-  text.reserve(mask.ends.size() * 2);
-  int64_t before[2] = {0, 0}, end = 0;
-  for (size_t n = 0; n < mask.ends.size(); ++n) {
-    const int64_t count = mask.ends[n] - end;
-    end = mask.ends[n];
-    int64_t rest = count - (n > 2 ? before[n & 1] : 0);
-    before[n & 1] = count;
-    for (bool more = true; more;) {
-      int c = int(rest & 31);
-      rest >>= 5;
-      more = c & 16 ? rest != -1 : rest != 0;
-      text.push_back(char((more ? c | 32 : c) + 48));
+  char characters[kChunk + 16];
+  size_t length = 0;
+  const auto count_at = [ends](size_t n) { return int64_t(ends[n]) - (n > 0 ? ends[n - 1] : 0); };
+  for (size_t n = 0; n < size;) {
+    if (differences_fit && n >= try_again && n + 16 <= size && write_short_counts(ends + n, characters + length)) {
+      n += 16;
+      length += 16;
+    } else {
+      int64_t rest = count_at(n) - (n > 2 ? count_at(n - 2) : 0);
+      for (bool more = true; more;) {
+        const int c = int(rest & 31);
+        rest >>= 5;
+        more = c & 16 ? rest != -1 : rest != 0;
+        characters[length++] = char((more ? c | 32 : c) + 48);
+      }
+      if (n >= try_again) try_again = n + 16;
+      ++n;
     }
+    if (length < kChunk && n < size) continue;
+    text.append(characters, length);
+    length = 0;
   }
   return text;
 }

@@ -37,6 +37,21 @@ def test_text_and_lists_of_counts_stand_for_the_same_mask(p):
 
 
 @given(seed=seeds)
+def test_noise_of_any_density(seed):
+    rng = np.random.default_rng(seed)
+    h, w = rng.integers(1, 200, 2).tolist()
+    noise = (rng.random((h, w)) < rng.random()) * rng.integers(1, 256, (h, w)).astype(np.uint8)
+    strided = np.full((h, w + 3), 7, np.uint8)
+    strided[:, :w] = noise
+    ends = np.flatnonzero(np.diff((noise != 0).T.ravel().astype(int), prepend=0))
+    counts = np.diff([0, *ends, h * w]).tolist()
+    expected = ops.rle_to_string({"size": [h, w], "counts": counts}).encode()
+    for mask in (noise, strided[:, :w], np.asfortranarray(noise)):
+        assert ops.rle_encode(mask[None])[0]["counts"] == expected
+    assert (ops.rle_decode([{"size": [h, w], "counts": expected}])[0].numpy() == (noise != 0)).all()
+
+
+@given(seed=seeds)
 def test_runs_of_length_zero_anywhere(seed):
     rng = np.random.default_rng(seed)
     h, w = rng.integers(1, 6, 2).tolist()

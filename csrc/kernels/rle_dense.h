@@ -1,0 +1,80 @@
+// Run lengths of a mask that changes so often that sorting its changes is what takes time: its pixels as bits, 64
+// columns at a time, in blocks that are transposed, so that changes come out in column-major order.
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "common.h"
+#include "rle.h"
+
+namespace fastvision {
+namespace {
+
+inline uint64_t load_word(const uint8_t* p) {
+  uint64_t word;
+  memcpy(&word, p, sizeof word);
+  return word;
+}
+
+// The top bit of every byte that is not 0.
+inline uint64_t foreground_bits(uint64_t word) {
+  constexpr uint64_t kTop = 0x8080808080808080u;
+  return (((word & ~kTop) + ~kTop) | word) & kTop;
+}
+
+using BitBlock = std::array<uint64_t, 64>;
+
+// Bit k of the result: whether byte k is foreground. `count` bytes, at most 64; the other bits are 0.
+inline uint64_t pixels_as_bits(const uint8_t* p, int64_t count) {
+  constexpr uint64_t kToOneByte = 0x0102040810204080u;  // a bit in each byte, moved next to each other into the last
+  uint8_t last[64] = {};
+  if (count < 64) p = static_cast<const uint8_t*>(memcpy(last, p, size_t(count)));
+  uint64_t bits = 0;
+  for (int k = 0; k < 8; ++k) bits |= (foreground_bits(load_word(p + 8 * k)) >> 7) * kToOneByte >> 56 << (8 * k);
+  return bits;
+}
+
+// Bit i of word j becomes bit j of word i: halves, quarters, ... of the block change places.
+inline void transpose(BitBlock& block) {
+  uint64_t mask = 0xffffffffu;
+  for (size_t half = 32; half; half /= 2, mask ^= mask << half)
+    for (size_t i = 0; i < 64; i = ((i | half) + 1) & ~half) {
+      const uint64_t change = ((block[i] >> half) ^ block[i | half]) & mask;
+      block[i] ^= change << half;
+      block[i | half] ^= change;
+    }
+}
+
+inline void encode_dense(const uint8_t* data, int64_t row_stride, RunEnds& mask, std::vector<uint32_t>& changes) {
+  const int64_t h = mask.height, w = mask.width;
+  std::vector<BitBlock> strip(size_t(ceil_div(h, int64_t(64))));
+  mask.ends.clear();
+  uint64_t before = 0;  // the last pixel
+  for (int64_t first = 0; first < w; first += 64) {
+    const int64_t columns = min_of(w - first, int64_t(64));
+    for (int64_t y = 0; y < h; ++y)
+      strip[size_t(y / 64)][size_t(y % 64)] = pixels_as_bits(data + y * row_stride + first, columns);
+    for (int64_t y = h; y % 64; ++y) strip[size_t(y / 64)][size_t(y % 64)] = 0;
+    for (BitBlock& block : strip) transpose(block);
+    for (int64_t x = 0; x < columns; ++x) {
+      changes.resize(size_t(h) + 64);
+      uint32_t* end = changes.data();
+      for (int64_t y = 0; y < h; y += 64) {
+        const int64_t rows = min_of(h - y, int64_t(64));
+        const uint64_t pixels = strip[size_t(y / 64)][size_t(x)];
+        uint64_t changed = pixels ^ (pixels << 1 | before);
+        if (rows < 64) changed &= (uint64_t(1) << rows) - 1;
+        before = pixels >> (rows - 1) & 1;
+        const int64_t at = (first + x) * h + y;
+        for (; changed; changed &= changed - 1) *end++ = uint32_t(at + __builtin_ctzll(changed));
+      }
+      mask.ends.insert(mask.ends.end(), changes.data(), end);
+    }
+  }
+  mask.ends.push_back(uint32_t(h * w));
+}
+
+}  // namespace
+}  // namespace fastvision
