@@ -120,15 +120,18 @@ template <class T, class Isa>
 void convolution_product(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
   const int64_t work = s.batch * s.small_h * s.small_w * s.taps();  // of one channel
   if (is_depthwise_last(s)) {
-    const DepthwiseAxes axes = gathered_axes(s);
-    return exec(ceil_div(s.groups, kLanes<Accum<T>>), 1 + 65536 / (work * kLanes<Accum<T>> + 1),
-                [&](int64_t begin, int64_t end) {
-                  std::vector<Accum<T>> sums;
-                  for (int64_t k = begin; k < end; ++k)
-                    depthwise_product(s, axes, k * kLanes<Accum<T>>,
-                                      min_of(kLanes<Accum<T>>, s.groups - k * kLanes<Accum<T>>), small, large, weight,
-                                      sums);
-                });
+    using A = Accum<T>;
+    const AxisTaps rows = gathered_axes(s).rows;
+    const int64_t vectors = max_of(min_of(ceil_div(s.groups, exec.threads * kLanes<A>), int64_t(4)), int64_t(1));
+    const int64_t channels = vectors * kLanes<A>;  // of a task
+    return exec(ceil_div(s.groups, channels), 1 + 65536 / (work * channels + 1), [&](int64_t begin, int64_t end) {
+      RowProducts<A> row;
+      with_constant(vectors, [&](auto count) {
+        for (int64_t k = begin; k < end; ++k)
+          depthwise_product<count()>(s, rows, k * channels, min_of(channels, s.groups - k * channels), small, large,
+                                     weight, row);
+      });
+    });
   }
   if (is_pixel_shuffle(s) && has_small_windows(s) && has_small_sums(s))
     return product_of_windows(s, small, large, weight, exec);

@@ -102,29 +102,57 @@ void depthwise_pixel(const ConvolutionShape& s, const MapLayout& from, const Dep
   }
 }
 
-// The weights of channels [first, first + lanes): all taps of a pixel while it is at hand. sums: taps vectors.
-template <class T>
-void depthwise_product(const ConvolutionShape& s, const DepthwiseAxes& axes, int64_t first, int64_t lanes,
-                       const T* small, const T* large, T* weight, std::vector<Accum<T>>& sums) {
-  using A = Accum<T>;
-  const MapLayout of_small = small_layout(s), of_large = large_layout(s);
-  const auto at = [&](const T* p) { return lanes == kLanes<A> ? load_vector(p) : load_vector(p, lanes); };
-  sums.assign(size_t(s.taps() * kLanes<A>), A(0));
-  for (int64_t k = 0; k < s.batch * s.small_h; ++k)
-    for (int64_t x = 0; x < s.small_w; ++x) {
-      const Vec<A> here = at(small + k * of_small.row + x * of_small.column + first);
-      const int64_t y = k % s.small_h;
-      for (const AxisTaps::Tap* row = axes.rows.first(y); row != axes.rows.last(y); ++row) {
-        const T* from = large + k / s.small_h * of_large.image + row->source * of_large.row + first;
-        const AxisTaps::Tap* const end = axes.columns.last(x);
-        for (const AxisTaps::Tap* column = axes.columns.first(x); column != end; ++column) {
-          A* sum = sums.data() + (row->tap * s.kernel_x + column->tap) * kLanes<A>;
-          store_vector(sum, multiply_add(here, at(from + column->source * of_large.column), load_vector(sum)));
-        }
+// Rows of a small and of a large map for a task's channels, and the sums of all taps for these.
+template <class A>
+struct RowProducts {
+  std::vector<A> small, large, sums;  // (pixels, channels), (taps, channels), whole vectors of them
+
+  // Adds the products of both rows to the sums of a row of taps.
+  template <int kVectors>
+  void add(const ConvolutionShape& s, int64_t ky) {
+    constexpr int64_t kChannels = kVectors * kLanes<A>;
+    for (int64_t kx = 0; kx < s.kernel_x; ++kx) {
+      const int64_t shift = kx * s.dilation_x - s.padding_x;  // of the first pixel
+      const int64_t begin = shift < 0 ? ceil_div(-shift, s.stride_x) : 0;
+      const int64_t end = shift < s.large_w ? min_of(s.small_w, (s.large_w - 1 - shift) / s.stride_x + 1) : 0;
+      A* const to = sums.data() + (ky * s.kernel_x + kx) * kChannels;
+      Vec<A> sum[kVectors];
+      for (int v = 0; v < kVectors; ++v) sum[v] = load_vector(to + v * kLanes<A>);
+      for (int64_t x = begin; x < end; ++x) {
+        const A *const a = small.data() + x * kChannels, *const b = large.data() + (x * s.stride_x + shift) * kChannels;
+        for (int v = 0; v < kVectors; ++v)
+          sum[v] = multiply_add(load_vector(a + v * kLanes<A>), load_vector(b + v * kLanes<A>), sum[v]);
       }
+      for (int v = 0; v < kVectors; ++v) store_vector(to + v * kLanes<A>, sum[v]);
     }
-  for (int64_t c = 0; c < lanes; ++c)
-    for (int64_t i = 0; i < s.taps(); ++i) weight[(first + c) * s.taps() + i] = from_accum<T>(sums[i * kLanes<A> + c]);
+  }
+};
+
+// The weights of channels [first, first + count), `count` at most kVectors vectors. Rows are copied first: the pixels
+// of many channels may be so far apart that few of them fit a cache.
+template <int kVectors, class T>
+void depthwise_product(const ConvolutionShape& s, const AxisTaps& rows, int64_t first, int64_t count, const T* small,
+                       const T* large, T* weight, RowProducts<Accum<T>>& row) {
+  using A = Accum<T>;
+  constexpr int64_t kChannels = kVectors * kLanes<A>;
+  const MapLayout of_small = small_layout(s), of_large = large_layout(s);
+  const auto copy = [&](const T* from, int64_t pixels, int64_t column, std::vector<A>& to) {
+    for (int64_t x = 0; x < pixels; ++x) copy_numbers(from + x * column + first, count, to.data() + x * kChannels);
+  };
+  row.small.assign(size_t(s.small_w * kChannels), A(0));
+  row.large.assign(size_t(s.large_w * kChannels), A(0));
+  row.sums.assign(size_t(s.taps() * kChannels), A(0));
+  for (int64_t k = 0; k < s.batch * s.small_h; ++k) {
+    const int64_t image = k / s.small_h, y = k % s.small_h;
+    copy(small + k * of_small.row, s.small_w, of_small.column, row.small);
+    for (const AxisTaps::Tap* tap = rows.first(y); tap != rows.last(y); ++tap) {
+      copy(large + image * of_large.image + tap->source * of_large.row, s.large_w, of_large.column, row.large);
+      row.template add<kVectors>(s, tap->tap);
+    }
+  }
+  for (int64_t c = 0; c < count; ++c)
+    for (int64_t i = 0; i < s.taps(); ++i)
+      weight[(first + c) * s.taps() + i] = from_accum<T>(row.sums[size_t(i * kChannels + c)]);
 }
 
 template <class A>
