@@ -1,11 +1,13 @@
 // Per region the pixels of some bins are worked out once, with their weights, for all channels. channels_last: vectors
-// of channels, all pixels of a bin at a time. NCHW: the two by two pixels of a sample are one short vector, plane by
-// plane. Backward: a task owns tiles of pixels, so every sum has a fixed order and every pixel is written once.
+// of channels, all pixels of a bin at a time. NCHW is turned over where regions read much of the maps; otherwise the
+// two by two pixels of a sample are one short vector, plane by plane. Backward: a task owns tiles of pixels, so every
+// sum has a fixed order and every pixel is written once.
 #include "roi_align_rotated.h"
 
 #include <algorithm>
 #include <vector>
 
+#include "channels_last.h"
 #include "simd.h"
 
 namespace fastvision {
@@ -213,9 +215,14 @@ struct TileTaps {
 template <class T, class Isa>
 void roi_align_rotated(const RotatedRoiAlignShape& s, const T* map, const Accum<T>* rois, T* out,
                        const Cpu<Isa>& exec) {
-  const int64_t per_roi = s.channels * s.bins();
+  const int64_t bins = s.bins(), per_roi = s.channels * bins, pixels = s.height * s.width;
+  const bool turned = !s.channels_last && s.rois * bins > s.batch * pixels / 8;
+  const ChannelsLast<T> maps(map, s.batch, s.channels, pixels, turned, exec);
+  RotatedRoiAlignShape read = s;
+  read.channels_last = s.channels_last || turned;
   exec(s.rois, 1 + 16384 / (per_roi + 1), [&](int64_t begin, int64_t end) {
     RoiPixels<Accum<T>> taps;
+    std::vector<T> by_bin(turned ? size_t(per_roi) : 0);
     for (int64_t k = begin; k < end; ++k) {
       const RotatedRoi r = load_rotated_roi(rois + 6 * k, s);
       T* const to = out + k * per_roi;
@@ -223,13 +230,15 @@ void roi_align_rotated(const RotatedRoiAlignShape& s, const T* map, const Accum<
         memset(to, 0, size_t(per_roi) * sizeof(T));
         continue;
       }
-      const T* const image = map + s.map_offset(r.image);
-      for (int64_t bin = 0, next = 0; bin < s.bins(); bin = next) {
-        next = taps.set(r, s, bin, !s.channels_last);
-        if (s.channels_last) forward_channels_last(s, image, taps, to + bin * s.channels);
-        for (int64_t c = 0; c < s.channels && !s.channels_last; ++c)
-          forward_plane(image + c * s.map_channel_stride(), taps, to + c * s.bins() + bin);
+      const T* const image = maps.at + s.map_offset(r.image);
+      for (int64_t bin = 0, next = 0; bin < bins; bin = next) {
+        next = taps.set(r, read, bin, !read.channels_last);
+        if (read.channels_last)
+          forward_channels_last(read, image, taps, (turned ? by_bin.data() : to) + bin * s.channels);
+        for (int64_t c = 0; c < s.channels && !read.channels_last; ++c)
+          forward_plane(image + c * s.map_channel_stride(), taps, to + c * bins + bin);
       }
+      if (turned) transpose(by_bin.data(), s.channels, bins, s.channels, to, bins);
     }
   });
 }
@@ -265,10 +274,15 @@ void roi_align_rotated_backward(const RotatedRoiAlignShape& s, const T* grad, co
               sum = multiply_add(Vec<A>(taps.pixels[k].weight), g, sum);
             }
           }
-          for (int64_t y = 0; y < rows; ++y)
-            for (int64_t x = 0; x < columns; ++x)
-              store_strided(map + s.pixel_offset(y0 + y, x0 + x) + c * stride, stride, sums[size_t(y * kTile + x)],
-                            count);
+          for (int64_t y = 0; y < rows; ++y) {
+            const Vec<A>* const row = &sums[size_t(y * kTile)];
+            T* const to = map + s.pixel_offset(y0 + y, x0) + c * stride;
+            if (s.channels_last) {
+              for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, row[x], count);
+            } else {
+              transpose(reinterpret_cast<const A*>(row), kLanes<A>, columns, count, to, stride);
+            }
+          }
         }
       }
   });
