@@ -33,9 +33,10 @@ struct Sample {
 
 constexpr size_t kSamples = 256;  // that are gone through at a time
 
-// The maxima of samples before these and these, and the numbers of their samples, for `count` channels, at most a
-// vector of them. `first`: there are none before. Rounded operation by operation (see sample_value).
-template <class T>
+// The maxima of samples before these and these and, if kPlaces, the numbers of their samples, for `count` channels, at
+// most a vector of them. `first`: there are none before. Rounded operation by operation (see sample_value).
+// kWhole: a whole vector that lies together.
+template <bool kPlaces, bool kWhole, class T>
 FV_HD void add_samples(const std::vector<Sample<Accum<T>>>& samples, bool first, const T* map, int64_t channel_stride,
                        int64_t count, Accum<T>* best_to, int64_t* argmax) {
   using A = Accum<T>;
@@ -43,14 +44,17 @@ FV_HD void add_samples(const std::vector<Sample<Accum<T>>>& samples, bool first,
   IndexVec<A> at = all_lanes<A>(-1);
   for (size_t k = 0; k < samples.size(); ++k, first = false) {
     Vec<A> value(A(0));
-    for (int i = 0; i < samples[k].count; ++i)
-      value = value + Vec<A>(samples[k].weights[i]) * load_strided(map + samples[k].offsets[i], channel_stride, count);
+    for (int i = 0; i < samples[k].count; ++i) {
+      const T* const p = map + samples[k].offsets[i];
+      value =
+          value + Vec<A>(samples[k].weights[i]) * (kWhole ? load_vector(p) : load_strided(p, channel_stride, count));
+    }
     const auto wins = either(value > best, both(!(value == value), best == best));
     best = first ? value : select(wins, value, best);
-    at = first ? all_lanes<A>(0) : select(wins, int64_t(k), at);
+    if constexpr (kPlaces) at = first ? all_lanes<A>(0) : select(wins, int64_t(k), at);
   }
   best.store(best_to);
-  for (int64_t i = 0; i < count; ++i)
+  for (int64_t i = 0; kPlaces && i < count; ++i)
     if (at[i] >= 0) argmax[i] = samples[size_t(at[i])].number;
 }
 
@@ -70,21 +74,24 @@ void roi_align_max(const RoiAlignShape& s, const T* input, const Accum<T>* rois,
     std::vector<Sample<A>> samples;
     std::vector<A> best(size_t(ceil_div(s.channels, kLanes<A>) * kLanes<A>));
     std::vector<T> values(s.channels_last ? 0 : size_t(per_roi));  // (bin, channel)
-    std::vector<int64_t> places(s.channels_last ? 0 : size_t(per_roi));
+    std::vector<int64_t> places(s.channels_last || !argmax ? 0 : size_t(per_roi));
     for (int64_t r = begin; r < end; ++r) {
       const Roi<A> roi = load_roi(rois, nullptr, s, r);
       const T* const map = maps.at + roi.image * s.channels * pixels;
       T* const to = s.channels_last ? out + r * per_roi : values.data();
-      int64_t* const at = s.channels_last ? argmax + r * per_roi : places.data();
-      std::fill_n(at, per_roi, -1);
+      int64_t* const at = !argmax ? nullptr : s.channels_last ? argmax + r * per_roi : places.data();
+      if (at) std::fill_n(at, per_roi, -1);
       for (int64_t bin = 0; bin < bins; ++bin) {
         const int64_t ph = bin / s.out_w, pw = bin % s.out_w;
         std::fill(best.begin(), best.end(), A(0));
         bool first = false;  // before all others comes the 0 of samples outside of the map
         const auto take = [&] {
+          const auto add_whole = at ? add_samples<true, true, T> : add_samples<false, true, T>;
+          const auto add_part = at ? add_samples<true, false, T> : add_samples<false, false, T>;
           for (int64_t c = 0; c < s.channels; c += kLanes<A>)
-            add_samples(samples, first, map + c * channel_stride, channel_stride, min_of(kLanes<A>, s.channels - c),
-                        &best[size_t(c)], at + bin * s.channels + c);
+            (strided || c + kLanes<A> > s.channels ? add_part : add_whole)(
+                samples, first, map + c * channel_stride, channel_stride, min_of(kLanes<A>, s.channels - c),
+                &best[size_t(c)], at ? at + bin * s.channels + c : nullptr);
           samples.clear();
           first = false;
         };
@@ -104,6 +111,7 @@ void roi_align_max(const RoiAlignShape& s, const T* input, const Accum<T>* rois,
       }
       if (s.channels_last) continue;
       transpose(to, s.channels, bins, s.channels, out + r * per_roi, bins);
+      if (!at) continue;
       transpose(reinterpret_cast<const double*>(at), s.channels, bins, s.channels,
                 reinterpret_cast<double*>(argmax + r * per_roi), bins);
     }

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
       report_bad_row(errors, s.op, r);
     }
     out[i] = from_accum<T>(best);
-    argmax[i] = at;
+    if (argmax) argmax[i] = at;
   }
 }
 

@@ -48,7 +48,8 @@ FV_HD Accum<T> sample_value(const Tap<Accum<T>>& y, const Tap<Accum<T>>& x, cons
 }
 
 // Twins, for one level. argmax: the sample of each maximum (see SamplePixels), -1 for none or one outside the map; in
-// the layout of out. The backward writes all of grad_input and adds in the order of the regions.
+// the layout of out; null where it is not wanted. The backward writes all of grad_input and adds in the order of the
+// regions.
 template <class T, class Isa>
 void roi_align_max(const RoiAlignShape&, const T* input, const Accum<T>* rois, T* out, int64_t* argmax,
                    const Cpu<Isa>&);

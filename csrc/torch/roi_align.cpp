@@ -154,7 +154,7 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
 }
 
 std::tuple<Tensor, Tensor> roi_align_max(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t out_h,
-                                         int64_t out_w, int64_t sampling_ratio, bool aligned) {
+                                         int64_t out_w, int64_t sampling_ratio, bool aligned, bool with_argmax) {
   const Check check{"roi_align"};
   const Sampling p{1, 0, out_h, out_w, sampling_ratio, aligned};
   check_rois(check, input, "input", rois);
@@ -165,16 +165,17 @@ std::tuple<Tensor, Tensor> roi_align_max(const Tensor& input, const Tensor& rois
                                            {input.size(3)}, {spatial_scale}, rois, p, channels_last);
   check_image_indices(check, "boxes", rois, s.batch);
   const Backend backend(input);
-  const Sizes sizes{s.rois, s.channels, out_h, out_w};
-  const Tensor out = check.empty(input, sizes, input.scalar_type(), format_of(channels_last));
-  const Tensor argmax = check.empty(input, sizes, ScalarType::Long, format_of(channels_last));
+  const MemoryFormat format = format_of(channels_last);
+  const Tensor out = check.empty(input, {s.rois, s.channels, out_h, out_w}, input.scalar_type(), format);
+  const Sizes places{with_argmax ? s.rois : 0, s.channels, out_h, out_w};
+  const Tensor argmax = check.empty(input, places, ScalarType::Long, format);
   if (out.numel() == 0) return {out, argmax};
-  const Tensor x = dense(input, format_of(channels_last)), r = dense(rois);
+  const Tensor x = dense(input, format), r = dense(rois);
   dispatch_all_floats(x, [&](auto t) {
     using T = decltype(t);
     backend.run([&](const auto& exec) {
       fastvision::roi_align_max<T>(s, data<T>(x), data<Accum<T>>(r), mutable_data<T>(out),
-                                   mutable_data<int64_t>(argmax), exec);
+                                   with_argmax ? mutable_data<int64_t>(argmax) : nullptr, exec);
     });
   });
   return {out, argmax};

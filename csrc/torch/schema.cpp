@@ -46,7 +46,7 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       " SymInt h, SymInt w, bool channels_last) -> Tensor");
   m.def(
       "roi_align_max(Tensor input, Tensor rois, float spatial_scale, SymInt out_h, SymInt out_w, int sampling_ratio,"
-      " bool aligned) -> (Tensor output, Tensor argmax)");
+      " bool aligned, bool with_argmax) -> (Tensor output, Tensor argmax)");
   m.def(
       "roi_align_max_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, int sampling_ratio,"
       " bool aligned, SymInt n, SymInt h, SymInt w, bool channels_last) -> Tensor");

@@ -176,6 +176,11 @@ def in_transform() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
+def may_need_gradient(x: Tensor) -> bool:
+    """Whether what only a gradient by ``x`` reads has to be kept."""
+    return torch.is_grad_enabled() and (x.requires_grad or in_transform())
+
+
 def use_namespace(namespace: str) -> None:
     """Make every op call the library of this namespace. For tests."""
     for op in Op._all:

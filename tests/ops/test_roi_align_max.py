@@ -18,6 +18,8 @@ def test_matches_reference(backend, p):
     other = x.contiguous(memory_format=FORMATS[p["format"] == FORMATS[0]]).to(backend.device)
     same = ops.roi_align(other, rois.to(backend.device), *arguments(p), mode="max")
     torch.testing.assert_close(out, same, rtol=0, atol=0)
+    with_places = ops.roi_align(other.detach().requires_grad_(), rois.to(backend.device), *arguments(p), mode="max")
+    torch.testing.assert_close(out, with_places.detach(), rtol=0, atol=0)
     assert p["channels"] < 2 or p["layout"] != "contiguous" or out.is_contiguous(memory_format=p["format"])
 
 
@@ -67,6 +69,17 @@ def test_gradcheck_and_no_second_gradient(backend, format):
         gradient.sum().backward()
     with pytest.raises(RuntimeError, match="roi_align: boxes: no gradient"):
         ops.roi_align(x, rois.requires_grad_(), 2, mode="max").sum().backward()
+
+
+def test_samples_are_kept_only_for_a_gradient(backend):
+    x, rois = torch.rand(1, 5, 8, 8, device=backend.device), torch.tensor([[0.0, 0, 0, 4, 4]], device=backend.device)
+    for wanted in (True, False):
+        _, argmax = backend.ops.roi_align_max(x, rois, 1.0, 2, 3, 2, False, wanted)
+        assert argmax.shape == ((1, 5, 2, 3) if wanted else (0, 5, 2, 3))
+    leaf = x.requires_grad_()
+    assert ops.roi_align(leaf, rois, 2, mode="max").grad_fn.saved_tensors[1].numel() == 20
+    with torch.no_grad():
+        assert ops.roi_align(leaf, rois, 2, mode="max").equal(ops.roi_align(leaf.detach(), rois, 2, mode="max"))
 
 
 @given(seed=seeds, aligned=st.booleans(), ratio=st.sampled_from([-1, 1, 3]))

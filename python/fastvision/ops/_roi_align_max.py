@@ -14,11 +14,18 @@ _backward_op = _lib.Op[Tensor]("roi_align_max_backward")
 
 @_lib.register_fake("roi_align_max")
 def _(
-    input: Tensor, rois: Tensor, spatial_scale: float, out_h: int, out_w: int, sampling_ratio: int, aligned: bool
+    input: Tensor,
+    rois: Tensor,
+    spatial_scale: float,
+    out_h: int,
+    out_w: int,
+    sampling_ratio: int,
+    aligned: bool,
+    with_argmax: bool,
 ) -> tuple[Tensor, Tensor]:
     check_rois("roi_align", "input", input, rois)
     out = new_features(input, (rois.shape[0], input.shape[1], out_h, out_w), is_channels_last(input))
-    return out, torch.empty_like(out, dtype=torch.int64)
+    return out, torch.empty_like(out if with_argmax else out[:0], dtype=torch.int64)
 
 
 @_lib.register_fake("roi_align_max_backward")
@@ -38,7 +45,7 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, rois, ctx.scale, _, _, ctx.sampling_ratio, ctx.aligned = inputs
+    input, rois, ctx.scale, _, _, ctx.sampling_ratio, ctx.aligned, _ = inputs
     save_argmax(ctx, input, rois, output[1])
 
 
@@ -47,7 +54,7 @@ def _backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
     rois, argmax = ctx.saved_tensors
     n, _channels, h, w = ctx.shape
     sampling = ctx.scale, ctx.sampling_ratio, ctx.aligned
-    return _backward_op(grad, rois, argmax, *sampling, n, h, w, ctx.channels_last), *[None] * 6
+    return _backward_op(grad, rois, argmax, *sampling, n, h, w, ctx.channels_last), *(None,) * 7
 
 
 _lib.register_autograd(max_op, _backward, _setup_context)

@@ -45,7 +45,7 @@ def roi_align(
 
     Differentiable in ``input``, any number of times (``"max"``: once); asking for the gradient of ``boxes`` is an
     error. Forward and backward are deterministic; on the CPU the backward of NCHW copies the
-    gradient (``"max"``: the forward copies large inputs, and the sample of each maximum is kept).
+    gradient (``"max"``: the forward copies large inputs, and where it is needed, the sample of each maximum is kept).
 
     Raises:
         TypeError: Integer boxes or dtypes that do not go together.
@@ -63,8 +63,8 @@ def roi_align(
     out_h, out_w = output_size_pair("roi_align", output_size)
     rois = as_rois("roi_align", boxes, input.shape[0] if input.dim() else 0, input.dtype)
     if mode == "max":
-        result = max_op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)
-        return result[0]
+        sampling = sampling_ratio, aligned
+        return max_op(input, rois, spatial_scale, out_h, out_w, *sampling, _lib.may_need_gradient(input))[0]
     if mode != "avg":
         raise ValueError(f"roi_align: mode: expected 'avg' or 'max', got {mode!r}")
     return _op(input, rois, spatial_scale, out_h, out_w, sampling_ratio, aligned)

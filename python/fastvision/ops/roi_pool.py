@@ -62,8 +62,7 @@ def roi_pool(
     """
     out_h, out_w = output_size_pair("roi_pool", output_size)
     rois = as_rois("roi_pool", boxes, input.shape[0] if input.dim() else 0, input.dtype)
-    needed = torch.is_grad_enabled() and (input.requires_grad or _lib.in_transform())
-    return _op(input, rois, spatial_scale, out_h, out_w, needed)[0]
+    return _op(input, rois, spatial_scale, out_h, out_w, _lib.may_need_gradient(input))[0]
 
 
 @_lib.register_fake("roi_pool")

@@ -55,7 +55,7 @@ def softmax_focal_loss(
     """
     code = _losses.reduction_code("softmax_focal_loss", reduction)
     labels = _arguments.group_names("softmax_focal_loss", "labels", labels)
-    needed = torch.is_grad_enabled() and (logits.requires_grad or _lib.in_transform())
+    needed = _lib.may_need_gradient(logits)
     weight = _losses.as_class_weight(weight, logits)
     factor = 1.0 if alpha is None else float(alpha)
     loss: Tensor = _op(logits, labels, weight, factor, float(gamma), ignore_index, code, needed)[0]
