@@ -58,9 +58,10 @@ void sum_piece(const TotalVariationShape& s, const T* plane, int64_t piece, doub
                  A* to = chunk_sums + i - first;  // lanes past the end are never read
                  store_vector(to, load_vector(to) + penalty_of<kind>(d, s.beta));
                });
-    for (int64_t i = first, c = first % s.channels; i < end; ++i) {
-      sums[c] += double(chunk_sums[i - first]);
-      if (++c == s.channels) c = 0;
+    for (int64_t i = first; i < end;) {
+      const int64_t c = i % s.channels, run = min_of(s.channels - c, end - i);
+      for (int64_t k = 0; k < run; ++k) sums[c + k] += double(chunk_sums[i - first + k]);
+      i += run;
     }
   }
 }
