@@ -160,10 +160,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
     to = buffers.gradient.data();
   }
   const bool past_caches = !s.class_last && s.planes() * s.pixels * int64_t(sizeof(T)) >= kStreamedBytes;
-  const auto slope_of = [&](int64_t c) {
-    const int64_t plane = run.sample * s.classes + c;
-    return dice_slope(g.grad[plane], g.fractions[plane], g.fractions[s.planes() + plane]);
-  };
+  const auto slope_of = [&](int64_t c) { return g.slope(s, run.sample * s.classes + c); };
   const auto on_probability = [&](const DiceSlope<A>& slope, int64_t c, int64_t i, auto count) {
     const auto target = targets.at(c, i, count);
     return select(target.counts, V(slope.base) + V(slope.slope) * target.value, zero);
@@ -214,10 +211,9 @@ void dice_loss(const DiceShape& s, const DiceInputs<T>& in, const DiceOutputs<T>
   for (int64_t plane = 0; plane < s.planes(); ++plane) {
     DiceSums sums{};
     for (int64_t k = 0; k < dice_chunks(s.pixels); ++k) sums = sums + out.partials[plane * dice_chunks(s.pixels) + k];
-    const DiceFraction<double> f = dice_fraction(s, sums);
-    out.losses[plane] = Accum<T>(dice_value(f));
-    out.fractions[plane] = Accum<T>(f.numerator), out.fractions[s.planes() + plane] = Accum<T>(f.denominator);
+    out.finish(s, plane, dice_fraction(s, sums));
   }
+  if (out.loss) finish_loss(s.reduction, out.of_planes, s.planes(), out.loss);
 }
 
 template <class T, class Isa>

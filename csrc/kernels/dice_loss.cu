@@ -116,17 +116,14 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class A>
-__global__ void __launch_bounds__(kThreads) finish_kernel(DiceShape s, const DiceSums* __restrict__ partials,
-                                                          A* __restrict__ losses, A* __restrict__ fractions) {
+template <class T>
+__global__ void __launch_bounds__(kThreads) finish_kernel(DiceShape s, DiceOutputs<T> out) {
   const int64_t chunks = dice_chunks(s.pixels);
   for (int64_t plane = blockIdx.x; plane < s.planes(); plane += gridDim.x) {
     DiceSums own{};
-    for (int64_t k = threadIdx.x; k < chunks; k += kThreads) own = own + partials[plane * chunks + k];
+    for (int64_t k = threadIdx.x; k < chunks; k += kThreads) own = own + out.partials[plane * chunks + k];
     const DiceFraction<double> f = dice_fraction(s, block_sum(own));
-    if (threadIdx.x != 0) continue;
-    losses[plane] = A(dice_value(f));
-    fractions[plane] = A(f.numerator), fractions[s.planes() + plane] = A(f.denominator);
+    if (threadIdx.x == 0) out.finish(s, plane, f);
   }
 }
 
@@ -137,8 +134,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   for (int64_t item = blockIdx.x; item < work_items(s); item += gridDim.x) {
     const Work w = work_at(s, item);
     const auto on_probability = [&](const Pixel& pixel, int64_t c) {
-      const int64_t plane = w.sample * s.classes + c;
-      const DiceSlope<A> slope = dice_slope(g.grad[plane], g.fractions[plane], g.fractions[s.planes() + plane]);
+      const DiceSlope<A> slope = g.slope(s, w.sample * s.classes + c);
       const Target<A> target = target_at(s, in, pixel, c);
       return target.counts ? slope.base + slope.slope * target.value : A(0);
     };
@@ -166,12 +162,13 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 template <class T>
 void dice_loss(const DiceShape& s, const DiceInputs<T>& in, const DiceOutputs<T>& out, const CudaExec& exec) {
-  if (s.planes() == 0) return;
-  if (s.pixels > 0)
+  if (s.planes() * s.pixels > 0)
     launch(exec, s.softmax ? forward_kernel<true, T> : forward_kernel<false, T>, grid_for(work_items(s), 1), kThreads,
            0, s, in, out, exec.errors);
-  launch(exec, finish_kernel<Accum<T>>, grid_for(s.planes(), 1), kThreads, 0, s, out.partials, out.losses,
-         out.fractions);
+  if (s.planes() > 0) launch(exec, finish_kernel<T>, grid_for(s.planes(), 1), kThreads, 0, s, out);
+  if (out.loss)
+    launch(exec, finish_loss_kernel<Accum<T>>, 1, kThreads, 0, s.reduction, out.of_planes, s.planes(), out.loss,
+           static_cast<Accum<T>*>(nullptr));
 }
 
 template <class T>

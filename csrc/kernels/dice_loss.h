@@ -2,6 +2,7 @@
 // sum(t) + smooth) over the pixels of each class of each sample.
 #pragma once
 
+#include "reduction.h"
 #include "softmax.h"
 
 namespace fastvision {
@@ -14,6 +15,7 @@ struct DiceShape {
   bool ignores;
   double ignored;         // of dense targets
   int64_t ignored_label;  // of labels
+  Reduction reduction;    // over the planes
 
   FV_HD int64_t planes() const { return samples * classes; }
   FV_HD int64_t class_stride() const { return class_last ? 1 : pixels; }
@@ -59,16 +61,32 @@ struct DiceInputs {
   const T* targets;       // dense targets, in the order of the logits, or null
   const int64_t* labels;  // or labels (samples, pixels); the CPU twin trusts them
 };
-// losses: one per plane. fractions: numerators, then denominators, of the planes. states: for the softmax the largest
-// logit of each pixel and the inverse of its sum of exponentials. partials: scratch, dice_chunks(pixels) per plane.
+// losses: one per plane; null if they are reduced. loss: the reduced one; otherwise null. fractions: numerators, then
+// denominators, of the planes. states: for the softmax the largest logit of each pixel and the inverse of its sum of
+// exponentials. partials: scratch, dice_chunks(pixels) per plane. of_planes: scratch where the losses are reduced, one
+// per plane.
 template <class T>
 struct DiceOutputs {
-  Accum<T>*losses, *fractions, *states;
+  Accum<T>*losses, *loss, *fractions, *states;
   DiceSums* partials;
+  LossSum* of_planes;
+
+  FV_HD void finish(const DiceShape& s, int64_t plane, DiceFraction<double> f) const {
+    if (losses) losses[plane] = Accum<T>(dice_value(f));
+    else of_planes[plane] = {dice_value(f), 1};
+    fractions[plane] = Accum<T>(f.numerator), fractions[s.planes() + plane] = Accum<T>(f.denominator);
+  }
 };
+// grad: of every plane's loss, or of the reduced one.
 template <class T>
 struct DiceGrad {
   const Accum<T>*grad, *fractions, *states;
+
+  FV_HD DiceSlope<Accum<T>> slope(const DiceShape& s, int64_t plane) const {
+    const bool reduced = s.reduction != Reduction::none;
+    const Accum<T> own = reduced ? gradient_scale(s.reduction, *grad, Accum<T>(s.planes())) : grad[plane];
+    return dice_slope(own, fractions[plane], fractions[s.planes() + plane]);
+  }
 };
 
 // Twins.

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   const LossSum total = block_sum(own);
   if (threadIdx.x != 0) return;
   *loss = A(reduced(reduction, total));
-  *counted = A(total.counted);
+  if (counted) *counted = A(total.counted);
 }
 
 }  // namespace fastvision

@@ -31,12 +31,13 @@ FV_HD A gradient_scale(Reduction reduction, A grad, A counted) {
   return counted > A(0) ? grad / counted : A(0);
 }
 
+// counted: null where that is known beforehand.
 template <class A>
-inline void finish_loss(Reduction reduction, const LossSum* partials, int64_t n, A* loss, A* counted) {
+inline void finish_loss(Reduction reduction, const LossSum* partials, int64_t n, A* loss, A* counted = nullptr) {
   LossSum total{};
   for (int64_t i = 0; i < n; ++i) total = total + partials[i];
   *loss = A(reduced(reduction, total));
-  *counted = A(total.counted);
+  if (counted) *counted = A(total.counted);
 }
 
 }  // namespace fastvision

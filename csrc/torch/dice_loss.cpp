@@ -20,7 +20,7 @@ struct Problem {
 };
 
 Problem checked(const Check& check, const Tensor& logits, const Tensor& targets, bool softmax, double smooth,
-                std::optional<int64_t> ignore_index) {
+                std::optional<int64_t> ignore_index, int64_t reduction) {
   check.all_floats("logits", logits);
   const bool labels = targets.scalar_type() == ScalarType::Long;
   if (!labels) check.same_dtype("targets", targets, "logits", logits);
@@ -35,12 +35,13 @@ Problem checked(const Check& check, const Tensor& logits, const Tensor& targets,
              labels ? ", one label per pixel, got " : " as logits, got ", shape_of(targets));
   check.that(classes < int64_t(1) << 31, "logits: expected fewer than 2**31 classes, got ", classes);
   check.that(smooth >= 0 && std::isfinite(smooth), "smooth: expected a finite number >= 0, got ", smooth);
+  check_reduction(check, reduction);
   if (labels) check_labels(check, "targets", targets, classes - 1, ignore_index);
   const bool channels_last = logits.dim() == 4 && is_channels_last(logits);
   const MemoryFormat format = format_of(channels_last);
   const Tensor t = labels ? dense(targets) : dense(targets, format);
   return {{samples, classes, pixels, channels_last, softmax, smooth, ignore_index.has_value(),
-           double(ignore_index.value_or(0)), ignore_index.value_or(0)},
+           double(ignore_index.value_or(0)), ignore_index.value_or(0), Reduction(reduction)},
           dense(logits, format),
           labels ? std::nullopt : std::optional(t),
           labels ? std::optional(t) : std::nullopt,
@@ -49,33 +50,39 @@ Problem checked(const Check& check, const Tensor& logits, const Tensor& targets,
 
 Sizes state_sizes(const DiceShape& s) { return {2, s.softmax ? s.samples * s.pixels : 0}; }
 
+Sizes loss_sizes(const DiceShape& s) { return s.reduction == Reduction::none ? Sizes{s.samples, s.classes} : Sizes{}; }
+
 std::tuple<Tensor, Tensor, Tensor> dice_loss(const Tensor& logits, const Tensor& targets, bool softmax, double smooth,
-                                             std::optional<int64_t> ignore_index) {
+                                             std::optional<int64_t> ignore_index, int64_t reduction) {
   const Check check{"dice_loss"};
-  const Problem p = checked(check, logits, targets, softmax, smooth, ignore_index);
+  const Problem p = checked(check, logits, targets, softmax, smooth, ignore_index, reduction);
+  const bool reduced = p.shape.reduction != Reduction::none;
   const Backend backend(logits);
   const ScalarType accumulated = accumulated_type(logits);
-  const Tensor losses = check.empty(logits, {p.shape.samples, p.shape.classes}, accumulated);
+  const Tensor loss = check.empty(logits, loss_sizes(p.shape), accumulated);
   const Tensor fractions = check.empty(logits, {2, p.shape.samples, p.shape.classes}, accumulated);
   const Tensor states = check.empty(logits, state_sizes(p.shape), accumulated);
   const Tensor partials =
       check.empty(logits, {p.shape.planes() * dice_chunks(p.shape.pixels), int64_t(sizeof(DiceSums) / sizeof(double))},
                   ScalarType::Double);
+  const PartialSums of_planes(check, logits, reduced ? p.shape.planes() : 0);
   dispatch_all_floats(logits, [&](auto t) {
     using T = decltype(t);
     using A = Accum<T>;
-    const DiceOutputs<T> out{mutable_data<A>(losses), mutable_data<A>(fractions), mutable_data<A>(states),
-                             mutable_data<DiceSums>(partials)};
+    A* const to = mutable_data<A>(loss);
+    const DiceOutputs<T> out{reduced ? nullptr : to,  reduced ? to : nullptr,           mutable_data<A>(fractions),
+                             mutable_data<A>(states), mutable_data<DiceSums>(partials), of_planes.at()};
     backend.run([&](const auto& exec) { fastvision::dice_loss<T>(p.shape, p.pointers<T>(), out, exec); });
   });
-  return {losses, fractions, states};
+  return {loss, fractions, states};
 }
 
 Tensor dice_loss_backward(const Tensor& grad, const Tensor& fractions, const Tensor& states, const Tensor& logits,
-                          const Tensor& targets, bool softmax, double smooth, std::optional<int64_t> ignore_index) {
+                          const Tensor& targets, bool softmax, double smooth, std::optional<int64_t> ignore_index,
+                          int64_t reduction) {
   const Check check{"dice_loss_backward"};
-  const Problem p = checked(check, logits, targets, softmax, smooth, ignore_index);
-  for (const auto& [name, t, sizes] : {std::tuple("grad", grad, Sizes{p.shape.samples, p.shape.classes}),
+  const Problem p = checked(check, logits, targets, softmax, smooth, ignore_index, reduction);
+  for (const auto& [name, t, sizes] : {std::tuple("grad", grad, loss_sizes(p.shape)),
                                        std::tuple("sums", fractions, Sizes{2, p.shape.samples, p.shape.classes}),
                                        std::tuple("states", states, state_sizes(p.shape))}) {
     check.dtype(t.scalar_type() == accumulated_type(logits), name, t, "of the losses");

@@ -141,11 +141,11 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
       " bool with_gradient1, bool with_gradient2) -> (Tensor, Tensor)");
   // losses: (N, C). sums: (2, N, C) for the backward pass; states: two numbers per pixel for that of the softmax.
   m.def(
-      "dice_loss(Tensor logits, Tensor targets, bool softmax, float smooth, int? ignore_index)"
-      " -> (Tensor losses, Tensor sums, Tensor states)");
+      "dice_loss(Tensor logits, Tensor targets, bool softmax, float smooth, int? ignore_index, int reduction)"
+      " -> (Tensor loss, Tensor sums, Tensor states)");
   m.def(
       "dice_loss_backward(Tensor grad, Tensor sums, Tensor states, Tensor logits, Tensor targets, bool softmax,"
-      " float smooth, int? ignore_index) -> Tensor");
+      " float smooth, int? ignore_index, int reduction) -> Tensor");
   // Sums of each plane (..., H, W), in float32 at least. penalty: 0 |d|, 1 d^2, 2 (dx^2 + dy^2)^(1/2), 3 ^(beta/2).
   m.def("total_variation(Tensor x, int penalty, float beta) -> Tensor");
   m.def("total_variation_backward(Tensor grad, Tensor x, int penalty, float beta) -> Tensor");

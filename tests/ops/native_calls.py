@@ -159,10 +159,10 @@ def _native_losses():
         ("softmax_focal_loss_backward", (one, one, torch.rand(3, 5, generator=g), plain, pixels, -7, 1)),
         *[("box_iou_loss", (a, b, kind, 1e-7, kind - 1, kind > 1, kind > 2)) for kind in (1, 2, 3)],
         ("box_iou_loss_backward", (one, a.detach(), b.detach(), 3, 1e-7, 2, True, False)),
-        ("dice_loss", (maps, dense, False, 1.0, None)),
-        ("dice_loss", (last, map_labels, True, 0.0, 1)),
+        ("dice_loss", (maps, dense, False, 1.0, None, 0)),
+        ("dice_loss", (last, map_labels, True, 0.0, 1, 1)),
         (
             "dice_loss_backward",
-            (dense[:, :, 0, 0], torch.rand(2, 2, 3), torch.rand(2, 40), last.detach(), map_labels, True, 1.0, None),
+            (dense[:, :, 0, 0], torch.rand(2, 2, 3), torch.rand(2, 40), last.detach(), map_labels, True, 1.0, None, 0),
         ),
     ]

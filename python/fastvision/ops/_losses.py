@@ -42,6 +42,10 @@ def scaled(gradient: Tensor, by: Tensor) -> Tensor:
 
 def check_numbers(op: str, gamma: float, reduction: int) -> None:
     check(0 <= gamma < float("inf"), op, ": gamma: expected a finite number >= 0, got ", gamma)
+    check_reduction(op, reduction)
+
+
+def check_reduction(op: str, reduction: int) -> None:
     check(0 <= reduction <= 2, op, ": reduction: expected none, mean or sum (0 to 2), got ", reduction)
 
 

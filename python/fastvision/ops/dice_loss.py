@@ -55,16 +55,12 @@ def dice_loss(
         raise ValueError(f"dice_loss: activation: expected 'sigmoid' or 'softmax', got {activation!r}")
     code = _losses.reduction_code("dice_loss", reduction)
     logits, targets = _losses.prepare_targets(logits, targets)
-    losses: Tensor = _op(logits, targets, activation == "softmax", float(smooth), ignore_index)[0]
-    if code == 0:
-        return losses
-    total = losses.sum(0).sum()  # in two steps, whose order no number of threads changes
-    return total if code == 2 else total / max(losses.numel(), 1)
+    return _op(logits, targets, activation == "softmax", float(smooth), ignore_index, code)[0]
 
 
 @_lib.register_fake("dice_loss")
 def _(
-    logits: Tensor, targets: Tensor, softmax: bool, smooth: float, ignore_index: int | None
+    logits: Tensor, targets: Tensor, softmax: bool, smooth: float, ignore_index: int | None, reduction: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     op, labels = "dice_loss", targets.dtype == torch.int64
     _arguments.all_floats(op, "logits", logits)
@@ -76,10 +72,11 @@ def _(
     what = ", one label per pixel" if labels else " as logits"
     _arguments.shape(tuple(targets.shape) == shape, op, "targets", targets, f"{shape}{what}")
     _lib.check(0 <= smooth < math.inf, op, ": smooth: expected a finite number >= 0, got ", smooth)
+    _losses.check_reduction(op, reduction)
     dtype, planes = _arguments.accumulated(logits.dtype), logits.shape[:2]
     pixels = logits.shape[0] * math.prod(logits.shape[2:])
-    losses, fractions = (logits.new_empty(s, dtype=dtype) for s in (planes, (2, *planes)))
-    return losses, fractions, logits.new_empty((2, pixels if softmax else 0), dtype=dtype)
+    loss, fractions = (logits.new_empty(s, dtype=dtype) for s in (() if reduction else planes, (2, *planes)))
+    return loss, fractions, logits.new_empty((2, pixels if softmax else 0), dtype=dtype)
 
 
 @_lib.register_fake("dice_loss_backward")
@@ -92,6 +89,7 @@ def _(
     softmax: bool,
     smooth: float,
     ignore_index: int | None,
+    reduction: int,
 ) -> Tensor:
     return new_features(logits, tuple(logits.shape), logits.dim() == 4 and is_channels_last(logits))
 
@@ -105,7 +103,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     _losses.refuse_gradient("dice_loss", "targets", ctx.needs_input_grad[1])
-    return _backward_op(grad, *ctx.saved_tensors, *ctx.constants), None, None, None, None
+    return _backward_op(grad, *ctx.saved_tensors, *ctx.constants), *(None,) * 5
 
 
 _lib.register_autograd(_op, _backward, _setup_context)
