@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(DiceShape s, DiceOutpu
 }
 
 template <bool kSoftmax, class T>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, sizeof(Accum<T>) == 4 ? 3 : 2)
     backward_kernel(DiceShape s, DiceInputs<T> in, DiceGrad<T> g, T* __restrict__ gradient) {
   using A = Accum<T>;
   for (int64_t item = blockIdx.x; item < work_items(s); item += gridDim.x) {

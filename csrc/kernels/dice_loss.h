@@ -77,14 +77,14 @@ struct DiceOutputs {
     fractions[plane] = Accum<T>(f.numerator), fractions[s.planes() + plane] = Accum<T>(f.denominator);
   }
 };
-// grad: of every plane's loss, or of the reduced one.
+// grad: of every plane's loss, or of the reduced one, of which each plane's has this share.
 template <class T>
 struct DiceGrad {
   const Accum<T>*grad, *fractions, *states;
+  Accum<T> share;
 
   FV_HD DiceSlope<Accum<T>> slope(const DiceShape& s, int64_t plane) const {
-    const bool reduced = s.reduction != Reduction::none;
-    const Accum<T> own = reduced ? gradient_scale(s.reduction, *grad, Accum<T>(s.planes())) : grad[plane];
+    const Accum<T> own = grad[s.reduction == Reduction::none ? plane : 0] * share;
     return dice_slope(own, fractions[plane], fractions[s.planes() + plane]);
   }
 };

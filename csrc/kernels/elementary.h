@@ -42,17 +42,24 @@ FV_HD B sum_of_bits(B a, C b) {
   return B(Unsigned(a) + Unsigned(b + B{}));
 }
 
-// The highest power first. Even and odd powers by themselves, so that half of the operations wait for each other.
+// The highest power first. Even and odd powers by themselves, so that half of the operations wait for each other; on
+// the device, which has other threads to go on with, by Horner's scheme, which needs fewer registers.
 template <class A, class... C>
 FV_HD A polynomial(A x, C... coefficients) {
   using S = typename Lanes<A>::Scalar;
   constexpr int kCount = sizeof...(C);
   static_assert(kCount >= 3);
   const S all[] = {S(coefficients)...};
+#if defined(__CUDA_ARCH__)
+  A sum(all[0]);
+  unrolled<kCount - 1>([&](auto k) FV_INLINE { sum = times_plus(sum, x, A(all[k + 1])); });
+  return sum;
+#else
   const A square = x * x;
   A sums[2] = {A(all[0]), A(all[1])};
   unrolled<kCount - 2>([&](auto k) FV_INLINE { sums[k % 2] = times_plus(sums[k % 2], square, A(all[k + 2])); });
   return times_plus(sums[kCount % 2], x, sums[1 - kCount % 2]);
+#endif
 }
 
 // Adding this to a small number leaves its nearest integer in the low bits.
