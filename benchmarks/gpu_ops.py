@@ -33,9 +33,9 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 def public_calls(device: str) -> Iterator[tuple[str, Callable[..., Any], list[Tensor]]]:
-    import samples
+    from public_calls import public_calls  # of tests/ops
 
-    for name, function, arguments in samples.public_calls():
+    for name, function, arguments in public_calls():
         yield name, function, [move(a, device) for a in arguments]
 
 

@@ -1,7 +1,7 @@
 """Fuzzes the reading of run lengths, guided by coverage: python tools/fuzz_rle.py [--seconds 60]
 
-Needs ``pip install atheris`` (libFuzzer) and g++. Starts without a corpus. csrc/kernels/rle.cpp is built with coverage,
-AddressSanitizer and UndefinedBehaviorSanitizer; tools/fuzz_rle.cpp says what must hold. An input that breaks it ends
+Needs ``pip install atheris`` (libFuzzer) and g++. Starts without a corpus. csrc/kernels/rle_text.cpp is built with
+coverage, AddressSanitizer and UndefinedBehaviorSanitizer; tools/fuzz_rle.cpp says what must hold. An input that breaks it ends
 the run with a report and is kept in build/fuzz as crash-*; ``--input FILE`` repeats one.
 """
 
@@ -25,10 +25,10 @@ def build() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CXX", "g++")
     covered = FOLDER / "rle.o"
-    source = ROOT / "csrc/kernels/rle.cpp"
+    source = ROOT / "csrc/kernels/rle_text.cpp"
     subprocess.run([compiler, *FLAGS, "-fsanitize-coverage=trace-pc", "-c", source, "-o", covered], check=True)
     sources = [ROOT / "tools/fuzz_rle.cpp", ROOT / "tools/coverage_counters.cpp"]
-    sources += [ROOT / "csrc/kernels/rle_polygon.cpp", covered]
+    sources += [ROOT / "csrc/kernels/rle.cpp", ROOT / "csrc/kernels/rle_polygon.cpp", covered]
     # Bound to itself, because the sanitizers have an empty hook for coverage of the same name.
     subprocess.run([compiler, *FLAGS, "-shared", "-Wl,-Bsymbolic", *sources, "-o", LIBRARY], check=True)
 

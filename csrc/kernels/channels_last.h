@@ -7,6 +7,12 @@
 namespace fastvision {
 namespace {
 
+// Whether regions read so much of maps in NCHW that it pays to turn these over first.
+template <class A>
+bool read_much(int64_t rois, int64_t bins, int64_t channels, int64_t pixels) {
+  return rois * bins > pixels / 8 && 2 * channels >= kLanes<A>;
+}
+
 // Maps, or gradients of regions, as (image, pixel, channel) or (region, bin, channel): those given, or turned over.
 template <class T>
 class ChannelsLast {

@@ -121,15 +121,15 @@ void convolution_product(const ConvolutionShape& s, const T* small, const T* lar
   const int64_t work = s.batch * s.small_h * s.small_w * s.taps();  // of one channel
   if (is_depthwise_last(s)) {
     using A = Accum<T>;
-    const AxisTaps rows = gathered_axes(s).rows;
+    const AxisTaps rows = gathered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y);
     const int64_t vectors = max_of(min_of(ceil_div(s.groups, exec.threads * kLanes<A>), int64_t(4)), int64_t(1));
     const int64_t channels = vectors * kLanes<A>;  // of a task
     return exec(ceil_div(s.groups, channels), 1 + 65536 / (work * channels + 1), [&](int64_t begin, int64_t end) {
-      RowProducts<A> row;
+      RowProducts<A> products;
       with_constant(vectors, [&](auto count) {
         for (int64_t k = begin; k < end; ++k)
           depthwise_product<count()>(s, rows, k * channels, min_of(channels, s.groups - k * channels), small, large,
-                                     weight, row);
+                                     weight, products);
       });
     });
   }

@@ -208,12 +208,13 @@ void dice_loss(const DiceShape& s, const DiceInputs<T>& in, const DiceOutputs<T>
     if (s.softmax) forward<true>(s, in, out, run, buffers);
     else forward<false>(s, in, out, run, buffers);
   });
+  LossSum total{};
   for (int64_t plane = 0; plane < s.planes(); ++plane) {
     DiceSums sums{};
     for (int64_t k = 0; k < dice_chunks(s.pixels); ++k) sums = sums + out.partials[plane * dice_chunks(s.pixels) + k];
-    out.finish(s, plane, dice_fraction(s, sums));
+    total = total + out.finish(s, plane, dice_fraction(s, sums));
   }
-  if (out.loss) finish_loss(s.reduction, out.of_planes, s.planes(), out.loss);
+  if (out.loss) finish_loss(s.reduction, &total, 1, out.loss);
 }
 
 template <class T, class Isa>

@@ -1,7 +1,7 @@
 // A block takes 1024 pixels of a sample, four per thread, and one class (sigmoid) or all of them one after another
 // (softmax, whose pixels' sums of exponentials come first and are kept in registers). Bytes per logit in float32 with
 // dense targets: 8 forward and 12 backward, plus 8 for each pass over the classes that the caches do not hold. Partial
-// sums are added in the order of the chunks.
+// sums are added in the order of the chunks, a plane to a block, and reduced losses by one more block.
 #include "dice_loss.h"
 #include "reduction.cuh"
 
@@ -119,12 +119,14 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads) finish_kernel(DiceShape s, DiceOutputs<T> out) {
   const int64_t chunks = dice_chunks(s.pixels);
+  LossSum total{};
   for (int64_t plane = blockIdx.x; plane < s.planes(); plane += gridDim.x) {
     DiceSums own{};
     for (int64_t k = threadIdx.x; k < chunks; k += kThreads) own = own + out.partials[plane * chunks + k];
     const DiceFraction<double> f = dice_fraction(s, block_sum(own));
-    if (threadIdx.x == 0) out.finish(s, plane, f);
+    if (threadIdx.x == 0) total = total + out.finish(s, plane, f);
   }
+  if (out.loss && threadIdx.x == 0) out.sums[blockIdx.x] = total;
 }
 
 template <bool kSoftmax, class T>
@@ -165,9 +167,10 @@ void dice_loss(const DiceShape& s, const DiceInputs<T>& in, const DiceOutputs<T>
   if (s.planes() * s.pixels > 0)
     launch(exec, s.softmax ? forward_kernel<true, T> : forward_kernel<false, T>, grid_for(work_items(s), 1), kThreads,
            0, s, in, out, exec.errors);
-  if (s.planes() > 0) launch(exec, finish_kernel<T>, grid_for(s.planes(), 1), kThreads, 0, s, out);
+  const int64_t sums = dice_sums(s.planes());
+  if (sums > 0) launch(exec, finish_kernel<T>, unsigned(sums), kThreads, 0, s, out);
   if (out.loss)
-    launch(exec, finish_loss_kernel<Accum<T>>, 1, kThreads, 0, s.reduction, out.of_planes, s.planes(), out.loss,
+    launch(exec, finish_loss_kernel<Accum<T>>, 1, kThreads, 0, s.reduction, out.sums, sums, out.loss,
            static_cast<Accum<T>*>(nullptr));
 }
 

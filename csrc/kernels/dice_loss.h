@@ -55,6 +55,8 @@ FV_HD DiceSlope<A> dice_slope(A grad, A numerator, A denominator) {
 constexpr int64_t kDiceChunk = 1024;
 FV_HD int64_t dice_chunks(int64_t pixels) { return ceil_div(pixels, kDiceChunk); }
 
+FV_HD int64_t dice_sums(int64_t planes) { return min_of(planes, kMaxPartials); }
+
 template <class T>
 struct DiceInputs {
   const T* logits;
@@ -63,18 +65,18 @@ struct DiceInputs {
 };
 // losses: one per plane; null if they are reduced. loss: the reduced one; otherwise null. fractions: numerators, then
 // denominators, of the planes. states: for the softmax the largest logit of each pixel and the inverse of its sum of
-// exponentials. partials: scratch, dice_chunks(pixels) per plane. of_planes: scratch where the losses are reduced, one
-// per plane.
+// exponentials. partials: scratch, dice_chunks(pixels) per plane. sums: scratch of the CUDA twin, dice_sums(planes).
 template <class T>
 struct DiceOutputs {
   Accum<T>*losses, *loss, *fractions, *states;
   DiceSums* partials;
-  LossSum* of_planes;
+  LossSum* sums;
 
-  FV_HD void finish(const DiceShape& s, int64_t plane, DiceFraction<double> f) const {
+  // Returns what a plane adds to the reduced loss.
+  FV_HD LossSum finish(const DiceShape& s, int64_t plane, DiceFraction<double> f) const {
     if (losses) losses[plane] = Accum<T>(dice_value(f));
-    else of_planes[plane] = {dice_value(f), 1};
     fractions[plane] = Accum<T>(f.numerator), fractions[s.planes() + plane] = Accum<T>(f.denominator);
+    return {dice_value(f), 1};
   }
 };
 // grad: of every plane's loss, or of the reduced one, of which each plane's has this share.

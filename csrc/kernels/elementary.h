@@ -1,10 +1,9 @@
 // exp, log and angle of scalars and of vectors (simd.h) by polynomials: the same operations in the same order for every
-// instruction set, so that CPU twins agree bit for bit. The device fuses products into sums, which costs it nothing.
-// Errors in units in the last place (tests/kernels/elementary.cpp measures them): exp_negative and log_of 1, log1p_unit
-// 2.5, angle_of 3.
+// instruction set, so that CPU twins agree bit for bit. The device fuses products into sums, which costs it nothing,
+// and adds polynomials in another order. Errors in units in the last place (tests/kernels/elementary.cpp measures
+// them): exp_negative and log_of 1, log1p_unit 2.5, angle_of 3.
 #pragma once
 
-#include <initializer_list>
 #include <type_traits>
 
 #include "common.h"

@@ -6,46 +6,10 @@
 #include <utility>
 
 #include "common.h"
-#include "rle_dense.h"
+#include "rle_noise.h"
 
 namespace fastvision {
 namespace {
-
-template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::string text;
-  ((text += parts), ...);
-  throw std::invalid_argument(text);
-}
-
-// Run lengths one by one, checked and added up.
-class Builder {
- public:
-  Builder(int64_t height, int64_t width, size_t expected) : total_(height * width) {
-    mask_.height = height;
-    mask_.width = width;
-    mask_.ends.reserve(expected);
-  }
-  void push(int64_t count) {
-    if (count < 0) fail("expected counts >= 0, got ", std::to_string(count), " at position ", position());
-    if (count > total_ - end_)
-      fail("expected counts that add up to height * width = ", std::to_string(total_), ", got more at position ",
-           position());
-    end_ += count;
-    mask_.ends.push_back(uint32_t(end_));
-  }
-  RunEnds finish() {
-    if (end_ != total_)
-      fail("expected counts that add up to height * width = ", std::to_string(total_), ", got ", std::to_string(end_));
-    if (mask_.ends.empty()) mask_.ends.push_back(0);
-    return std::move(mask_);
-  }
-  std::string position() const { return std::to_string(mask_.ends.size()); }
-
- private:
-  RunEnds mask_;
-  int64_t total_, end_ = 0;
-};
 
 // Calls found(i) for each i in [0, n), ascending, where one of a[i], b[i] is foreground and the other is not. Masks are
 // mostly smooth, so blocks that are equal byte for byte are what has to be fast.
@@ -83,7 +47,7 @@ void encode_rows(const uint8_t* data, int64_t row_stride, RunEnds& mask, RleScra
   for (int64_t y = 1; y < h; ++y) {
     const uint8_t* row = data + y * row_stride;
     each_difference(row, row - row_stride, w, push);
-    if (int64_t(columns.size()) > (y + 8) * w / 16) return encode_dense(data, row_stride, mask, columns);
+    if (w >= 64 && int64_t(columns.size()) > (y + 64) * w / 16) return encode_noise(data, row_stride, mask, columns);
     rows[y] = uint32_t(columns.size());
   }
   starts.assign(w + 1, 0);
@@ -124,87 +88,9 @@ std::vector<uint32_t> merge_two(const std::vector<uint32_t>& a, const std::vecto
 
 void check_mask_size(int64_t height, int64_t width) {
   const std::string got = ", got [" + std::to_string(height) + ", " + std::to_string(width) + "]";
-  if (height < 0 || width < 0) fail("expected a size [height, width] >= 0", got);
+  if (height < 0 || width < 0) fail_mask("expected a size [height, width] >= 0", got);
   if (height > kMaxMaskPixels || width > kMaxMaskPixels || (width > 0 && height > kMaxMaskPixels / width))
-    fail("expected a size of at most ", std::to_string(kMaxMaskPixels), " pixels", got);
-}
-
-RunEnds rle_from_counts(const std::vector<int64_t>& counts, int64_t height, int64_t width) {
-  check_mask_size(height, width);
-  Builder mask(height, width, counts.size());
-  for (const int64_t count : counts) mask.push(count);
-  return mask.finish();
-}
-
-// Five bits to a character, from '0' on; the sixth says that more follow. From the fourth on, counts are differences to
-// the count before the last.
-RunEnds rle_from_string(std::string_view text, int64_t height, int64_t width) {
-  check_mask_size(height, width);
-  Builder mask(height, width, text.size() / 2 + 1);
-  int64_t before[2] = {0, 0};
-  int64_t n = 0;
-  for (size_t p = 0; p < text.size(); ++n) {
-    uint64_t bits = 0;
-    for (int shift = 0;; shift += 5) {
-      if (p == text.size()) fail("expected counts that end after a whole number, got a string that is cut off");
-      const int c = int(uint8_t(text[p++])) - 48;
-      if (c < 0 || c > 63) fail("expected characters '0' to 'o' in counts, got code ", std::to_string(c + 48));
-      if (shift > 30) fail("expected counts of at most 7 characters, got more at position ", mask.position());
-      bits |= uint64_t(c & 31) << shift;
-      if (c & 32) continue;
-      if (c & 16) bits |= ~uint64_t(0) << (shift + 5);
-      break;
-    }
-    const int64_t count = int64_t(bits) + (n > 2 ? before[n & 1] : 0);
-    mask.push(count);
-    before[n & 1] = count;
-  }
-  return mask.finish();
-}
-
-// Counts [first, first + 16) where each takes one character. first >= 3: all of them are differences.
-bool write_short_counts(const uint32_t* ends, char* to) {
-  int32_t differences[16];
-  uint32_t any = 0;
-  for (int k = 0; k < 16; ++k) {
-    differences[k] = int32_t(ends[k] - ends[k - 1] - (ends[k - 2] - ends[k - 3]));
-    any |= uint32_t(differences[k] + 16);
-  }
-  if (any >= 32) return false;
-  for (int k = 0; k < 16; ++k) to[k] = char((differences[k] & 31) + 48);
-  return true;
-}
-
-std::string rle_to_string(const RunEnds& mask) {
-  constexpr size_t kChunk = 4096;
-  const uint32_t* const ends = mask.ends.data();
-  const size_t size = mask.ends.size();
-  const bool differences_fit = size > 0 && ends[size - 1] <= uint32_t(INT32_MAX);
-  size_t try_again = 3;  // where counts are long, one by one for a while
-  std::string text;
-  char characters[kChunk + 16];
-  size_t length = 0;
-  const auto count_at = [ends](size_t n) { return int64_t(ends[n]) - (n > 0 ? ends[n - 1] : 0); };
-  for (size_t n = 0; n < size;) {
-    if (differences_fit && n >= try_again && n + 16 <= size && write_short_counts(ends + n, characters + length)) {
-      n += 16;
-      length += 16;
-    } else {
-      int64_t rest = count_at(n) - (n > 2 ? count_at(n - 2) : 0);
-      for (bool more = true; more;) {
-        const int c = int(rest & 31);
-        rest >>= 5;
-        more = c & 16 ? rest != -1 : rest != 0;
-        characters[length++] = char((more ? c | 32 : c) + 48);
-      }
-      if (n >= try_again) try_again = n + 16;
-      ++n;
-    }
-    if (length < kChunk && n < size) continue;
-    text.append(characters, length);
-    length = 0;
-  }
-  return text;
+    fail_mask("expected a size of at most ", std::to_string(kMaxMaskPixels), " pixels", got);
 }
 
 RunEnds rle_encode(const MaskView& view, RleScratch& scratch) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,13 @@ struct RleScratch {
 constexpr int64_t kMaxMaskPixels = 0xffffffff;
 // Beyond this many pixels a polygon's coordinates could not be sampled as the format prescribes.
 constexpr double kMaxPolygonCoordinate = 1e6;
+
+template <class... Parts>
+[[noreturn]] void fail_mask(const Parts&... parts) {
+  std::string text;
+  ((text += parts), ...);
+  throw std::invalid_argument(text);
+}
 
 // Checks a mask's size, which must be known good before anything else is computed from it.
 void check_mask_size(int64_t height, int64_t width);

@@ -44,8 +44,9 @@ class PolygonEdges {
 
   std::vector<uint32_t> ends() {
     const uint32_t total = uint32_t(height_ * width_);
+    sort_toggles();
     std::vector<uint32_t> ends;
-    for (const uint32_t at : sorted()) {  // two at one place cancel
+    for (const uint32_t at : toggles_) {  // two at one place cancel
       if (at == total) break;
       if (!ends.empty() && ends.back() == at) ends.pop_back();
       else ends.push_back(at);
@@ -69,27 +70,26 @@ class PolygonEdges {
   }
   void push(int64_t column, int fifths) {
     const double y = std::clamp((fifths + .5) / 5 - .5, 0., double(height_));
-    toggles_.push_back({uint32_t(column), uint32_t(column * height_ + int64_t(std::ceil(y)))});
-    first_ = std::min(first_, column);
-    last_ = std::max(last_, column);
+    toggles_.push_back(uint32_t(column * height_ + int64_t(std::ceil(y))));
   }
 
-  // By column, of which each has few, then within columns.
-  std::vector<uint32_t> sorted() const {
-    std::vector<uint32_t> starts(size_t(std::max(last_ - first_ + 2, int64_t(1)))), places(toggles_.size());
-    for (const Toggle& toggle : toggles_) ++starts[toggle.column - size_t(first_) + 1];
+  // Sorts by column, of which each has few toggles, then within columns.
+  void sort_toggles() {
+    if (toggles_.empty() || height_ == 0) return;
+    const uint32_t height = uint32_t(height_);
+    const auto [low, high] = std::minmax_element(toggles_.begin(), toggles_.end());
+    const uint32_t first = *low / height;
+    std::vector<uint32_t> starts(size_t(*high / height - first) + 2), sorted(toggles_.size());
+    for (const uint32_t at : toggles_) ++starts[at / height - first + 1];
     std::partial_sum(starts.begin(), starts.end(), starts.begin());
-    for (const Toggle& toggle : toggles_) places[starts[toggle.column - size_t(first_)]++] = toggle.place;
+    for (const uint32_t at : toggles_) sorted[starts[at / height - first]++] = at;
     for (size_t column = 0, begin = 0; column + 1 < starts.size(); begin = starts[column++])
-      std::sort(places.begin() + int64_t(begin), places.begin() + int64_t(starts[column]));
-    return places;
+      std::sort(sorted.begin() + int64_t(begin), sorted.begin() + int64_t(starts[column]));
+    toggles_.swap(sorted);
   }
 
-  struct Toggle {
-    uint32_t column, place;
-  };
-  int64_t height_, width_, first_ = width_, last_ = -1;  // columns with toggles
-  std::vector<Toggle> toggles_;
+  int64_t height_, width_;
+  std::vector<uint32_t> toggles_;
 };
 
 }  // namespace

@@ -162,7 +162,8 @@ void forward_region(const RoiAlignShape& s, const T* planes, int64_t count, cons
       forward_planes<kPlanesAtOnce, v(), true>(s, planes, stride, width, taps, out);
     });
   for (int64_t i = 0; i < count; ++i, planes += stride, out += s.bins()) {
-    if (narrow) forward_planes<1, kMostVectors, false>(s, planes, stride, width, taps, out);
+    if (narrow)
+      with_constant(vectors, [&](auto v) { forward_planes<1, v(), false>(s, planes, stride, width, taps, out); });
     else forward_plane(s, planes, end, width, taps, row, out);
   }
 }

@@ -216,7 +216,7 @@ template <class T, class Isa>
 void roi_align_rotated(const RotatedRoiAlignShape& s, const T* map, const Accum<T>* rois, T* out,
                        const Cpu<Isa>& exec) {
   const int64_t bins = s.bins(), per_roi = s.channels * bins, pixels = s.height * s.width;
-  const bool turned = !s.channels_last && s.rois * bins > s.batch * pixels / 8;
+  const bool turned = !s.channels_last && read_much<Accum<T>>(s.rois, bins, s.channels, s.batch * pixels);
   const ChannelsLast<T> maps(map, s.batch, s.channels, pixels, turned, exec);
   RotatedRoiAlignShape read = s;
   read.channels_last = s.channels_last || turned;

@@ -67,7 +67,7 @@ struct AxisTaps : AxisPixels<A> {
   int64_t low, high;  // the range of pixels of all bins
   // The same with as many pixels in every bin as in the largest, relative to low: [pixel][bin], filled up to whole
   // vectors of bins. A filler takes half the weight of the pixel before it, for with weight 0 an infinite pixel would
-  // make NaN. Not where a bin has more than kMostPixels or none: then `most` is 0.
+  // make NaN. Not where a bin has more than kMostPixels or none, or `at` cannot hold places: then `most` is 0.
   static constexpr int64_t kMostPixels = 16;
   int64_t most, padded;
   std::vector<int32_t> at;
@@ -89,7 +89,7 @@ struct AxisTaps : AxisPixels<A> {
       most = max_of(most, count);
       empty |= count == 0;
     }
-    if (empty || most > kMostPixels) most = 0;
+    if (empty || most > kMostPixels || high - low > INT32_MAX) most = 0;
     padded = ceil_div(bins, kLanes<A>) * kLanes<A>;
     at.assign(size_t(most * padded), 0);
     weights.assign(size_t(most * padded), A(0));

@@ -65,13 +65,13 @@ std::tuple<Tensor, Tensor, Tensor> dice_loss(const Tensor& logits, const Tensor&
   const Tensor partials =
       check.empty(logits, {p.shape.planes() * dice_chunks(p.shape.pixels), int64_t(sizeof(DiceSums) / sizeof(double))},
                   ScalarType::Double);
-  const PartialSums of_planes(check, logits, reduced ? p.shape.planes() : 0);
+  const PartialSums sums(check, logits, reduced && FV_IS != FV_IS_cpu ? dice_sums(p.shape.planes()) : 0);
   dispatch_all_floats(logits, [&](auto t) {
     using T = decltype(t);
     using A = Accum<T>;
     A* const to = mutable_data<A>(loss);
     const DiceOutputs<T> out{reduced ? nullptr : to,  reduced ? to : nullptr,           mutable_data<A>(fractions),
-                             mutable_data<A>(states), mutable_data<DiceSums>(partials), of_planes.at()};
+                             mutable_data<A>(states), mutable_data<DiceSums>(partials), sums.at()};
     backend.run([&](const auto& exec) { fastvision::dice_loss<T>(p.shape, p.pointers<T>(), out, exec); });
   });
   return {loss, fractions, states};

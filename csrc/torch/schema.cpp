@@ -139,7 +139,8 @@ STABLE_TORCH_LIBRARY(FV_LIBRARY, m) {
   m.def(
       "box_iou_loss_backward(Tensor grad, Tensor boxes1, Tensor boxes2, int kind, float eps, int reduction,"
       " bool with_gradient1, bool with_gradient2) -> (Tensor, Tensor)");
-  // losses: (N, C). sums: (2, N, C) for the backward pass; states: two numbers per pixel for that of the softmax.
+  // loss: (N, C), or () where it is reduced. sums: (2, N, C) for the backward pass; states: two numbers per pixel for
+  // that of the softmax.
   m.def(
       "dice_loss(Tensor logits, Tensor targets, bool softmax, float smooth, int? ignore_index, int reduction)"
       " -> (Tensor loss, Tensor sums, Tensor states)");

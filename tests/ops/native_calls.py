@@ -165,4 +165,8 @@ def _native_losses():
             "dice_loss_backward",
             (dense[:, :, 0, 0], torch.rand(2, 2, 3), torch.rand(2, 40), last.detach(), map_labels, True, 1.0, None, 0),
         ),
+        (
+            "dice_loss_backward",
+            (torch.tensor(0.5), torch.rand(2, 2, 3), torch.rand(2, 0), maps.detach(), dense.detach(), False, 1.0, 1, 1),
+        ),
     ]

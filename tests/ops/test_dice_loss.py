@@ -10,7 +10,17 @@ from support import ALL_DTYPES, LAYOUTS, assert_close, lay_out, seeds
 from test_sigmoid_focal_loss import arrange, run
 from torch.nn import functional
 
-SHAPES = [(0, 3, 4), (2, 0, 4), (2, 3), (2, 1, 5), (2, 3, 0, 4), (3, 5, 33, 32), (1, 40, 6, 5), (2, 2, 1025)]
+SHAPES = [
+    (0, 3, 4),
+    (2, 0, 4),
+    (2, 3),
+    (2, 1, 5),
+    (2, 3, 0, 4),
+    (3, 5, 33, 32),
+    (1, 40, 6, 5),
+    (2, 2, 1025),
+    (300, 2, 3),
+]
 
 
 @st.composite

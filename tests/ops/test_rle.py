@@ -51,6 +51,15 @@ def test_noise_of_any_density(seed):
     assert (ops.rle_decode([{"size": [h, w], "counts": expected}])[0].numpy() == (noise != 0)).all()
 
 
+def test_counts_whose_differences_are_as_large_as_can_be():
+    for pixels in (2**31 - 1, 2**32 - 1):
+        counts = [0, 0, 0, 0, pixels] + [0] * 15
+        text = ops.rle_to_string({"size": [1, pixels], "counts": counts})
+        assert ops.rle_from_string(text, 1, pixels) == {"size": [1, pixels], "counts": text.encode()}
+        assert ops.rle_area([{"size": [1, pixels], "counts": text}]).item() == 0
+        assert ops.rle_area([{"size": [1, pixels], "counts": [0, *counts]}]).item() == pixels
+
+
 @given(seed=seeds)
 def test_runs_of_length_zero_anywhere(seed):
     rng = np.random.default_rng(seed)

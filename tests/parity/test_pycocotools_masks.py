@@ -28,6 +28,15 @@ def test_encode_equals_pycocotools_and_decode_reverses_it(p, layout):
         np.testing.assert_array_equal(decoded.numpy(), masks.astype(bool))
 
 
+@given(seed=seeds, h=st.integers(1, 200), w=st.integers(1, 200))
+def test_noise_equals_pycocotools(seed, h, w):
+    rng = np.random.default_rng(seed)
+    masks = (rng.random((2, h, w)) < rng.random()).astype(np.uint8)
+    objects = ops.rle_encode(masks)
+    assert objects == reference.encode(as_reference(masks))
+    np.testing.assert_array_equal(ops.rle_decode(objects).numpy(), masks.astype(bool))
+
+
 @given(p=problems, crowd=st.lists(st.booleans(), min_size=4, max_size=4), other=seeds)
 def test_areas_boxes_overlaps_and_merges_equal_pycocotools(p, crowd, other):
     p = {**p, "n": max(p["n"], 1), "h": max(p["h"], 1), "w": max(p["w"], 1)}

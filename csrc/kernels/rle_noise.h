@@ -47,10 +47,10 @@ inline void transpose(BitBlock& block) {
     }
 }
 
-inline void encode_dense(const uint8_t* data, int64_t row_stride, RunEnds& mask, std::vector<uint32_t>& changes) {
+inline void encode_noise(const uint8_t* data, int64_t row_stride, RunEnds& mask, std::vector<uint32_t>& changes) {
   const int64_t h = mask.height, w = mask.width;
   std::vector<BitBlock> strip(size_t(ceil_div(h, int64_t(64))));
-  mask.ends.clear();
+  changes.resize(size_t(h) + 64);
   uint64_t before = 0;  // the last pixel
   for (int64_t first = 0; first < w; first += 64) {
     const int64_t columns = min_of(w - first, int64_t(64));
@@ -59,7 +59,6 @@ inline void encode_dense(const uint8_t* data, int64_t row_stride, RunEnds& mask,
     for (int64_t y = h; y % 64; ++y) strip[size_t(y / 64)][size_t(y % 64)] = 0;
     for (BitBlock& block : strip) transpose(block);
     for (int64_t x = 0; x < columns; ++x) {
-      changes.resize(size_t(h) + 64);
       uint32_t* end = changes.data();
       for (int64_t y = 0; y < h; y += 64) {
         const int64_t rows = min_of(h - y, int64_t(64));
