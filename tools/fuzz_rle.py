@@ -1,8 +1,8 @@
 """Fuzzes the reading of run lengths, guided by coverage: python tools/fuzz_rle.py [--seconds 60]
 
 Needs ``pip install atheris`` (libFuzzer) and g++. Starts without a corpus. csrc/kernels/rle_text.cpp is built with
-coverage, AddressSanitizer and UndefinedBehaviorSanitizer; tools/fuzz_rle.cpp says what must hold. An input that breaks it ends
-the run with a report and is kept in build/fuzz as crash-*; ``--input FILE`` repeats one.
+coverage, AddressSanitizer and UndefinedBehaviorSanitizer; tools/fuzz_rle.cpp says what must hold. An input that
+breaks it ends the run with a report and is kept in build/fuzz as crash-*; ``--input FILE`` repeats one.
 """
 
 import argparse
