@@ -45,7 +45,8 @@ def roi_align(
 
     Differentiable in ``input``, any number of times (``"max"``: once); asking for the gradient of ``boxes`` is an
     error. Forward and backward are deterministic; on the CPU the backward of NCHW copies the
-    gradient (``"max"``: the forward copies large inputs, and where it is needed, the sample of each maximum is kept).
+    gradient (``"max"``: the forward copies inputs that regions read much of, and keeps the sample of each maximum where
+    a gradient is needed).
 
     Raises:
         TypeError: Integer boxes or dtypes that do not go together.

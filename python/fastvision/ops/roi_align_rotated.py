@@ -49,7 +49,8 @@ def roi_align_rotated(
         with a negative side if ``aligned``. NaN features reach exactly the bins that read them.
 
     Differentiable in ``input``, any number of times; asking for the gradient of ``rois`` is an error. Forward and
-    backward are deterministic; the backward needs no memory beyond its result and a short list per tile of it.
+    backward are deterministic; the backward needs no memory beyond its result and a short list per tile of it; on
+    the CPU the forward copies inputs in NCHW where regions read much of them.
 
     Raises:
         TypeError: Integer regions or dtypes that do not go together.
