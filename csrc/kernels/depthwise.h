@@ -113,15 +113,14 @@ struct RowProducts {
   template <int kVectors>
   void add(const ConvolutionShape& s, int64_t ky, int64_t kx, int64_t x0, int64_t x1, int64_t low) {
     constexpr int64_t kChannels = kVectors * kLanes<A>;
-    const int64_t shift = kx * s.dilation_x - s.padding_x;  // of the first pixel
-    const int64_t begin = max_of(x0, shift < 0 ? ceil_div(-shift, s.stride_x) : 0);
-    const int64_t end = shift < s.large_w ? min_of(x1, (s.large_w - 1 - shift) / s.stride_x + 1) : 0;
+    const MetPixels met(kx, s.stride_x, s.padding_x, s.dilation_x, s.small_w, s.large_w);
+    const int64_t begin = max_of(x0, met.begin), end = min_of(x1, met.end);
     A* const to = sums.data() + (ky * s.kernel_x + kx) * kChannels;
     Vec<A> sum[kVectors];
     for (int v = 0; v < kVectors; ++v) sum[v] = load_vector(to + v * kLanes<A>);
     for (int64_t x = begin; x < end; ++x) {
       const A* const a = small.data() + (x - x0) * kChannels;
-      const A* const b = large.data() + (x * s.stride_x + shift - low) * kChannels;
+      const A* const b = large.data() + (x * s.stride_x + met.offset - low) * kChannels;
       for (int v = 0; v < kVectors; ++v)
         sum[v] = multiply_add(load_vector(a + v * kLanes<A>), load_vector(b + v * kLanes<A>), sum[v]);
     }
