@@ -32,7 +32,7 @@ def tensors(value: Any) -> list[Tensor]:
     return [t for v in value for t in tensors(v)] if isinstance(value, (list, tuple)) else []
 
 
-def public_calls(device: str) -> Iterator[tuple[str, Callable[..., Any], list[Tensor]]]:
+def calls_on(device: str) -> Iterator[tuple[str, Callable[..., Any], list[Tensor]]]:
     from public_calls import public_calls  # of tests/ops
 
     for name, function, arguments in public_calls():
@@ -73,7 +73,7 @@ def same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def determinism(device: str, runs: int) -> Iterator[Outcome]:
-    for name, function, arguments in public_calls(device):
+    for name, function, arguments in calls_on(device):
         first = with_gradients(function, arguments)
         different = sum(not same_bits(first, with_gradients(function, arguments)) for _ in range(runs - 1))
         yield name, "ok" if not different else f"{different} of {runs} runs differ from the first"
@@ -81,7 +81,7 @@ def determinism(device: str, runs: int) -> Iterator[Outcome]:
 
 def streams(device: str, runs: int) -> Iterator[Outcome]:
     """On a stream of its own whose inputs are not ready yet: an op on another stream would read old memory."""
-    for name, function, arguments in public_calls(device):
+    for name, function, arguments in calls_on(device):
         expected = with_gradients(function, arguments)
         stream = torch.cuda.Stream()
         late = [torch.zeros_like(a) for a in arguments]
@@ -100,7 +100,7 @@ def guard(device: str, runs: int) -> Iterator[Outcome]:
     if torch.cuda.device_count() < 2:
         yield "all", "not checked: one device"
         return
-    for name, function, arguments in public_calls("cuda:0"):
+    for name, function, arguments in calls_on("cuda:0"):
         expected = with_gradients(function, arguments)
         found = with_gradients(function, [a.to("cuda:1") for a in arguments])
         right = same_bits([t.cpu() for t in expected], [t.cpu() for t in found])
@@ -109,7 +109,7 @@ def guard(device: str, runs: int) -> Iterator[Outcome]:
 
 def graphs(device: str, runs: int) -> Iterator[Outcome]:
     """Captured with one input, replayed with another."""
-    for name, function, arguments in public_calls(device):
+    for name, function, arguments in calls_on(device):
         if not has_fixed_shape(function, arguments):
             continue
         place, other = [a.clone() for a in arguments], [a.flip(0).contiguous() for a in arguments]
@@ -138,7 +138,7 @@ def graphs(device: str, runs: int) -> Iterator[Outcome]:
 
 
 def waits(device: str, runs: int) -> Iterator[Outcome]:
-    for name, function, arguments in public_calls(device):
+    for name, function, arguments in calls_on(device):
         if not has_fixed_shape(function, arguments):
             continue
         function(*arguments)
@@ -156,7 +156,7 @@ def waits(device: str, runs: int) -> Iterator[Outcome]:
 
 def once(device: str, runs: int) -> Iterator[Outcome]:
     """Forward and backward of everything, for a sanitizer to look at."""
-    for name, function, arguments in public_calls(device):
+    for name, function, arguments in calls_on(device):
         with_gradients(function, arguments)
         yield name, "ok"
 

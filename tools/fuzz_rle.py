@@ -24,7 +24,7 @@ def build() -> None:
     """The code under test has coverage, the file that watches it has none."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CXX", "g++")
-    covered = FOLDER / "rle.o"
+    covered = FOLDER / "rle_text.o"
     source = ROOT / "csrc/kernels/rle_text.cpp"
     subprocess.run([compiler, *FLAGS, "-fsanitize-coverage=trace-pc", "-c", source, "-o", covered], check=True)
     sources = [ROOT / "tools/fuzz_rle.cpp", ROOT / "tools/coverage_counters.cpp"]

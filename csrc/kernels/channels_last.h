@@ -7,9 +7,20 @@
 namespace fastvision {
 namespace {
 
+// Channels [0, count) of pixels next to each other, a vector each: pixels are `pixel_stride` apart, channels
+// `channel_stride`, and one of them is 1.
+template <class T>
+void store_pixels(const Vec<Accum<T>>* from, int64_t pixels, int64_t count, int64_t pixel_stride,
+                  int64_t channel_stride, T* to) {
+  using A = Accum<T>;
+  if (channel_stride == 1)
+    for (int64_t x = 0; x < pixels; ++x) store_vector(to + x * pixel_stride, from[x], count);
+  else transpose(reinterpret_cast<const A*>(from), kLanes<A>, pixels, count, to, channel_stride);
+}
+
 // Whether regions read so much of maps in NCHW that it pays to turn these over first.
 template <class A>
-bool read_much(int64_t rois, int64_t bins, int64_t channels, int64_t pixels) {
+bool read_much_of_maps(int64_t rois, int64_t bins, int64_t channels, int64_t pixels) {
   return rois * bins > pixels / 8 && 2 * channels >= kLanes<A>;
 }
 

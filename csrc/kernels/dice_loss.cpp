@@ -9,8 +9,6 @@
 namespace fastvision {
 namespace {
 
-constexpr int64_t kAhead = 8;  // vectors; the machine's prefetchers keep track of fewer planes than there are classes
-
 // A run of pixels of one sample.
 struct Run {
   int64_t sample, chunk, first, count;
@@ -184,8 +182,7 @@ void backward(const DiceShape s, const DiceInputs<T> in, const DiceGrad<T> g, T*
       for (int64_t c = 0; c < s.classes; ++c) {
         const V p = V::load(&buffers.exponentials[size_t(c * V::kLanes)]);
         const V d = p * (on_probability(slopes[size_t(c)], c, i, count) - mean);
-        if (count == V::kLanes) store_result(to + c * planes.stride + i, d, past_caches);
-        else store_vector(to + c * planes.stride + i, d, count);
+        store_result(to + c * planes.stride + i, d, count, past_caches);
       }
     });
   } else {

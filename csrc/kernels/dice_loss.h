@@ -54,7 +54,7 @@ FV_HD DiceSlope<A> dice_slope(A grad, A numerator, A denominator) {
 // Pixels in a chunk, which is what one partial sum per class is for.
 constexpr int64_t kDiceChunk = 1024;
 FV_HD int64_t dice_chunks(int64_t pixels) { return ceil_div(pixels, kDiceChunk); }
-
+// Of the losses of planes.
 FV_HD int64_t dice_sums(int64_t planes) { return min_of(planes, kMaxPartials); }
 
 template <class T>

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
 #include <utility>
 
-#include "common.h"
+#include "nonzero_bytes.h"
 #include "rle_noise.h"
 
 namespace fastvision {
@@ -17,7 +16,7 @@ template <class F>
 void each_difference(const uint8_t* a, const uint8_t* b, int64_t n, F&& found) {
   constexpr int64_t kBlock = 64;
   const auto word_at = [&](int64_t i) {
-    uint64_t differ = foreground_bits(load_word(a + i)) ^ foreground_bits(load_word(b + i));
+    uint64_t differ = nonzero_top_bits(load_word(a + i)) ^ nonzero_top_bits(load_word(b + i));
     for (; differ; differ &= differ - 1) found(i + __builtin_ctzll(differ) / 8);
   };
   int64_t i = 0;
@@ -31,6 +30,10 @@ void each_difference(const uint8_t* a, const uint8_t* b, int64_t n, F&& found) {
   for (; i < n; ++i)
     if ((a[i] != 0) != (b[i] != 0)) found(i);
 }
+
+// More than one change in 16 pixels up to row y. As much as 64 rows of them are let pass, for smooth masks may change
+// everywhere in a row or two; and narrow ones would be bits mostly of no pixel.
+bool is_noise(int64_t changes, int64_t y, int64_t width) { return width >= 64 && changes > (y + 64) * width / 16; }
 
 // Where the mask changes from one pixel to the next, in column-major order. Rows are compared with the row above, so
 // changes come out row by row; a counting sort puts them in order of column, where they are few.
@@ -47,7 +50,7 @@ void encode_rows(const uint8_t* data, int64_t row_stride, RunEnds& mask, RleScra
   for (int64_t y = 1; y < h; ++y) {
     const uint8_t* row = data + y * row_stride;
     each_difference(row, row - row_stride, w, push);
-    if (w >= 64 && int64_t(columns.size()) > (y + 64) * w / 16) return encode_noise(data, row_stride, mask, columns);
+    if (is_noise(int64_t(columns.size()), y, w)) return encode_noise(data, row_stride, mask, columns);
     rows[y] = uint32_t(columns.size());
   }
   starts.assign(w + 1, 0);

@@ -6,34 +6,20 @@
 #include <cstring>
 #include <vector>
 
-#include "common.h"
+#include "nonzero_bytes.h"
 #include "rle.h"
 
 namespace fastvision {
 namespace {
 
-inline uint64_t load_word(const uint8_t* p) {
-  uint64_t word;
-  memcpy(&word, p, sizeof word);
-  return word;
-}
-
-// The top bit of every byte that is not 0.
-inline uint64_t foreground_bits(uint64_t word) {
-  constexpr uint64_t kTop = 0x8080808080808080u;
-  return (((word & ~kTop) + ~kTop) | word) & kTop;
-}
-
 using BitBlock = std::array<uint64_t, 64>;
 
-// Bit k of the result: whether byte k is foreground. `count` bytes, at most 64; the other bits are 0.
+// `count` pixels, at most 64, as bits; the others are 0.
 inline uint64_t pixels_as_bits(const uint8_t* p, int64_t count) {
-  constexpr uint64_t kToOneByte = 0x0102040810204080u;  // a bit in each byte, moved next to each other into the last
-  uint8_t last[64] = {};
-  if (count < 64) p = static_cast<const uint8_t*>(memcpy(last, p, size_t(count)));
-  uint64_t bits = 0;
-  for (int k = 0; k < 8; ++k) bits |= (foreground_bits(load_word(p + 8 * k)) >> 7) * kToOneByte >> 56 << (8 * k);
-  return bits;
+  if (count == 64) return nonzero_bits(p);
+  uint8_t pixels[64] = {};
+  memcpy(pixels, p, size_t(count));
+  return nonzero_bits(pixels);
 }
 
 // Bit i of word j becomes bit j of word i: halves, quarters, ... of the block change places.

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <stdexcept>
 #include <utility>
 
 #include "rle.h"
@@ -28,8 +27,7 @@ class PolygonEdges {
     const int64_t first = low <= 2 ? 0 : (low + 2) / 5, last = std::min(width_ - 1, high < 3 ? -1 : (high - 3) / 5);
     if (last < first) return;
     if (int64_t(toggles_.size()) + last - first >= kMaxCrossings)
-      throw std::invalid_argument("expected a polygon that crosses fewer than " + std::to_string(kMaxCrossings) +
-                                  " columns");
+      fail_mask("expected a polygon that crosses fewer than ", std::to_string(kMaxCrossings), " columns");
     const double slope = by_x ? double(ye - ys) / dx : double(xe - xs) / dy;
     for (int64_t column = first; column <= last; ++column) {
       const int left = int(5 * column + 2);
@@ -96,11 +94,11 @@ class PolygonEdges {
 
 RunEnds rle_from_polygon(const double* xy, int64_t points, int64_t height, int64_t width) {
   check_mask_size(height, width);
-  if (points < 3) throw std::invalid_argument("expected at least 3 points, got " + std::to_string(points));
+  if (points < 3) fail_mask("expected at least 3 points, got ", std::to_string(points));
   for (int64_t i = 0; i < 2 * points; ++i)
     if (!(std::abs(xy[i]) <= kMaxPolygonCoordinate))
-      throw std::invalid_argument("expected finite coordinates in [-1e6, 1e6], got " + std::to_string(xy[i]) +
-                                  " at position " + std::to_string(i));
+      fail_mask("expected finite coordinates in [-1e6, 1e6], got ", std::to_string(xy[i]), " at position ",
+                std::to_string(i));
   const auto fifths = [&](int64_t i) { return int(5 * xy[i] + .5); };
   PolygonEdges edges(height, width);
   for (int64_t i = 0; i < points; ++i) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "pixel_sums.h"
 #include "roi_align_tiles.h"
 #include "roi_taps.h"
 #include "simd_integers.h"
@@ -16,50 +17,17 @@
 namespace fastvision {
 namespace {
 
-// The pixels of one bin as offsets into a channels_last map.
-template <class A>
-struct BinPixels {
-  std::vector<int64_t> offsets;
-  std::vector<A> weights;
-
-  void set(const RoiTaps<A>& taps, int64_t ph, int64_t pw, int64_t width, int64_t channels) {
-    offsets.clear();
-    weights.clear();
-    for (auto y = taps.y.begin_of(ph); y != taps.y.end_of(ph); ++y)
-      for (auto x = taps.x.begin_of(pw); x != taps.x.end_of(pw); ++x) {
-        offsets.push_back((y->at * width + x->at) * channels);
-        weights.push_back(y->weight * x->weight);
-      }
-  }
-};
-
-constexpr int kBlock = 4;  // vectors of channels that are added at a time
-
+// All bins of a region. pixels: scratch, those of a bin.
 template <class T>
 void forward_channels_last(const RoiAlignShape& s, const T* map, int64_t width, const RoiTaps<Accum<T>>& taps,
-                           BinPixels<Accum<T>>& bin, bool past_caches, T* out) {
-  using A = Accum<T>;
+                           std::vector<WeightedPixel<Accum<T>>>& pixels, bool past_caches, T* out) {
   for (int64_t ph = 0; ph < s.out_h; ++ph)
     for (int64_t pw = 0; pw < s.out_w; ++pw, out += s.channels) {
-      bin.set(taps, ph, pw, width, s.channels);
-      const size_t n = bin.offsets.size();
-      int64_t c = 0;
-      for (; c + kBlock * kLanes<A> <= s.channels; c += kBlock * kLanes<A>) {
-        Vec<A> sum[kBlock] = {A(0), A(0), A(0), A(0)};
-        for (size_t k = 0; k < n; ++k) {
-          const T* pixel = map + bin.offsets[k] + c;
-          for (int v = 0; v < kBlock; ++v)
-            sum[v] = multiply_add(Vec<A>(bin.weights[k]), load_vector(pixel + v * kLanes<A>), sum[v]);
-        }
-        for (int v = 0; v < kBlock; ++v) store_result(out + c + v * kLanes<A>, sum[v], past_caches);
-      }
-      for (; c < s.channels; c += kLanes<A>) {
-        const int64_t count = min_of(kLanes<A>, s.channels - c);
-        Vec<A> sum(A(0));
-        for (size_t k = 0; k < n; ++k)
-          sum = multiply_add(Vec<A>(bin.weights[k]), load_vector(map + bin.offsets[k] + c, count), sum);
-        store_vector(out + c, sum, count);
-      }
+      pixels.clear();
+      for (auto y = taps.y.begin_of(ph); y != taps.y.end_of(ph); ++y)
+        for (auto x = taps.x.begin_of(pw); x != taps.x.end_of(pw); ++x)
+          pixels.push_back({(y->at * width + x->at) * s.channels, y->weight * x->weight});
+      sum_pixels(map, pixels.data(), pixels.data() + pixels.size(), s.channels, past_caches, out);
     }
 }
 
@@ -181,7 +149,7 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
   const int64_t chunk = max_of(int64_t(1), min_of(int64_t(64), s.rois / (4 * exec.threads)));
   exec(ceil_div(s.rois, chunk), 1 + 16384 / (chunk * per_roi + 1), [&](int64_t begin, int64_t end) {
     std::vector<RoiTaps<A>> taps(static_cast<size_t>(chunk));
-    BinPixels<A> bin;
+    std::vector<WeightedPixel<A>> pixels;
     std::vector<A> row;
     for (int64_t k = begin; k < end; ++k) {
       const int64_t first = k * chunk, count = min_of(chunk, s.rois - first);
@@ -192,7 +160,7 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
         else taps[size_t(i)].set(p.roi);
         if (p.roi.is_zero() || !s.channels_last) continue;
         const int l = p.roi.level;
-        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], bin,
+        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], pixels,
                               past_caches, to);
       }
       for (int64_t c = 0; c < s.channels && !s.channels_last; c += kPlanesAtOnce)

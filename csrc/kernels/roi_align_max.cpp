@@ -66,7 +66,7 @@ void roi_align_max(const RoiAlignShape& s, const T* input, const Accum<T>* rois,
   using A = Accum<T>;
   const int64_t bins = s.bins(), per_roi = s.channels * bins, width = s.level[0].width;
   const int64_t pixels = s.level[0].height * width;
-  const bool turned = !s.channels_last && read_much<A>(s.rois, bins, s.channels, s.batch * pixels);
+  const bool turned = !s.channels_last && read_much_of_maps<A>(s.rois, bins, s.channels, s.batch * pixels);
   const ChannelsLast<T> maps(input, s.batch, s.channels, pixels, turned, exec);
   const bool strided = !s.channels_last && !turned;
   const int64_t channel_stride = strided ? pixels : 1, pixel_stride = strided ? 1 : s.channels;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "channels_last.h"
+#include "pixel_sums.h"
 #include "simd.h"
 
 namespace fastvision {
@@ -49,12 +50,8 @@ struct RoiPixels {
     int64_t top, bottom;
     A weights[4];
   };
-  struct Pixel {
-    int64_t offset;
-    A weight;
-  };
   std::vector<Quad> quads;  // samples that read four pixels, where asked for
-  std::vector<Pixel> pixels;
+  std::vector<WeightedPixel<A>> pixels;
   std::vector<size_t> quad_ends, pixel_ends;  // of each bin
 
   int64_t bins() const { return int64_t(quad_ends.size()); }
@@ -99,29 +96,11 @@ struct RoiPixels {
   }
 };
 
-constexpr int kBlock = 4;  // vectors of channels that are added at a time
-
 template <class T>
 void forward_channels_last(const RotatedRoiAlignShape& s, const T* map, const RoiPixels<Accum<T>>& taps, T* out) {
-  using A = Accum<T>;
   for (int64_t bin = 0; bin < taps.bins(); ++bin, out += s.channels) {
     const auto* const first = taps.pixels.data() + (bin ? taps.pixel_ends[size_t(bin - 1)] : 0);
-    const auto* const last = taps.pixels.data() + taps.pixel_ends[size_t(bin)];
-    int64_t c = 0;
-    for (; c + kBlock * kLanes<A> <= s.channels; c += kBlock * kLanes<A>) {
-      Vec<A> sum[kBlock] = {A(0), A(0), A(0), A(0)};
-      for (const auto* p = first; p != last; ++p)
-        for (int v = 0; v < kBlock; ++v)
-          sum[v] = multiply_add(Vec<A>(p->weight), load_vector(map + p->offset + c + v * kLanes<A>), sum[v]);
-      for (int v = 0; v < kBlock; ++v) store_vector(out + c + v * kLanes<A>, sum[v]);
-    }
-    for (; c < s.channels; c += kLanes<A>) {
-      const int64_t count = min_of(kLanes<A>, s.channels - c);
-      Vec<A> sum(A(0));
-      for (const auto* p = first; p != last; ++p)
-        sum = multiply_add(Vec<A>(p->weight), load_vector(map + p->offset + c, count), sum);
-      store_vector(out + c, sum, count);
-    }
+    sum_pixels(map, first, taps.pixels.data() + taps.pixel_ends[size_t(bin)], s.channels, false, out);
   }
 }
 
@@ -216,7 +195,7 @@ template <class T, class Isa>
 void roi_align_rotated(const RotatedRoiAlignShape& s, const T* map, const Accum<T>* rois, T* out,
                        const Cpu<Isa>& exec) {
   const int64_t bins = s.bins(), per_roi = s.channels * bins, pixels = s.height * s.width;
-  const bool turned = !s.channels_last && read_much<Accum<T>>(s.rois, bins, s.channels, s.batch * pixels);
+  const bool turned = !s.channels_last && read_much_of_maps<Accum<T>>(s.rois, bins, s.channels, s.batch * pixels);
   const ChannelsLast<T> maps(map, s.batch, s.channels, pixels, turned, exec);
   RotatedRoiAlignShape read = s;
   read.channels_last = s.channels_last || turned;
@@ -277,11 +256,7 @@ void roi_align_rotated_backward(const RotatedRoiAlignShape& s, const T* grad, co
           for (int64_t y = 0; y < rows; ++y) {
             const Vec<A>* const row = &sums[size_t(y * kTile)];
             T* const to = map + s.pixel_offset(y0 + y, x0) + c * stride;
-            if (s.channels_last) {
-              for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, row[x], count);
-            } else {
-              transpose(reinterpret_cast<const A*>(row), kLanes<A>, columns, count, to, stride);
-            }
+            store_pixels(row, columns, count, s.pixel_offset(0, 1), stride, to);
           }
         }
       }

@@ -63,11 +63,11 @@ template <class T>
 void pack_gradients(const RoiAlignShape& s, const TileTaps<Accum<T>>& taps, const T* grad, int64_t first, int64_t count,
                     Accum<T>* to) {
   using A = Accum<T>;
-  constexpr int64_t kAhead = 4;
+  constexpr int64_t kBinsAhead = 4;
   const int64_t part = int64_t(taps.bins.size());
   const auto at = [&](int64_t bin) { return grad + taps.bins[size_t(bin)].number * s.channels + first; };
   for (int64_t bin = 0; bin < part; ++bin, to += kLanes<A>) {
-    const T *const from = at(bin), *const next = at(min_of(bin + kAhead, part - 1));
+    const T *const from = at(bin), *const next = at(min_of(bin + kBinsAhead, part - 1));
     for (int64_t c = 0; c < count; c += kLanes<A>) {
       __builtin_prefetch(next + c, 0, 2);
       load_vector(from + c, min_of(kLanes<A>, count - c)).store(to + c * part);
@@ -118,10 +118,8 @@ void store_tile(const RoiAlignShape& s, const RoiAlignTiles::Tile& tile, int64_t
     T* const to = map + s.pixel_offset(tile.level, tile.y + y, tile.x) + c * stride;
     if (lines && starts_line(to)) {
       store_lines(s, columns, count, stride, sums, to);
-    } else if (s.channels_last) {
-      for (int64_t x = 0; x < columns; ++x) store_vector(to + x * s.channels, sums[x], count);
     } else {
-      transpose(reinterpret_cast<const A*>(sums), kLanes<A>, columns, count, to, stride);
+      store_pixels(sums, columns, count, s.pixel_offset(tile.level, 0, 1), stride, to);
     }
     std::fill_n(sums, kTile, Vec<A>(A(0)));
   }

@@ -168,6 +168,9 @@ FV_HD bool starts_line(const T* p) {
   return kVectorIsLine<T> && reinterpret_cast<uintptr_t>(p) % uintptr_t(kVectorBytes) == 0;
 }
 
+// Vectors that are fetched before they are needed, where there are more planes than the machine's prefetchers follow.
+constexpr int64_t kAhead = 8;
+
 // Results of at least as many bytes are larger than caches.
 constexpr int64_t kStreamedBytes = int64_t(32) << 20;
 
@@ -185,6 +188,11 @@ template <class T>
 FV_HD void store_result(T* p, Vec<Accum<T>> v, bool past_caches) {
   if (past_caches && starts_line(p)) stream_line(p, v);
   else store_vector(p, v);
+}
+template <class T>
+FV_HD void store_result(T* p, Vec<Accum<T>> v, int64_t count, bool past_caches) {
+  if (count == kLanes<Accum<T>>) store_result(p, v, past_caches);
+  else store_vector(p, v, count);
 }
 FV_HD void finish_streaming() {
 #if defined(__AVX512F__)
@@ -218,8 +226,7 @@ FV_HD void transpose(const From* from, int64_t from_stride, int64_t rows, int64_
       unrolled<kLanes>([&](auto k) FV_INLINE {
         if (k >= width) return;
         To* p = to + (j + k) * to_stride + i;
-        if (height == kLanes) store_result(p, v[k], past_caches);
-        else store_vector(p, v[k], height);
+        store_result(p, v[k], height, past_caches);
       });
     }
 }

@@ -1,6 +1,7 @@
-// Integers in vectors: indices and bytes per lane, lookups, and bits of masks.
+// Integers in vectors: indices and bytes per lane, and lookups.
 #pragma once
 
+#include "nonzero_bytes.h"
 #include "simd.h"
 
 namespace fastvision {
@@ -134,29 +135,5 @@ class Table {
 
 // Words of bits, as many as a vector holds.
 typedef uint64_t RawWords __attribute__((vector_size(kVectorBytes)));
-
-// One bit for each of 64 bytes, the first in the lowest bit: whether it differs from 0.
-FV_HD uint64_t nonzero_bits(const uint8_t* p) {
-#if defined(__AVX512BW__)
-  const __m512i v = _mm512_loadu_si512(p);
-  return _mm512_test_epi8_mask(v, v);
-#elif defined(__AVX2__)
-  const auto zeros = [p](int i) {
-    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
-    return uint64_t(uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, _mm256_setzero_si256()))));
-  };
-  return ~(zeros(0) | zeros(32) << 32);
-#elif defined(__SSE2__)
-  const auto zeros = [p](int i) {
-    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i));
-    return uint64_t(_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())));
-  };
-  return ~(zeros(0) | zeros(16) << 16 | zeros(32) << 32 | zeros(48) << 48);
-#else
-  uint64_t r = 0;
-  for (int i = 0; i < 64; ++i) r |= uint64_t(p[i] != 0) << i;
-  return r;
-#endif
-}
 
 }  // namespace fastvision

@@ -12,7 +12,6 @@ namespace fastvision {
 namespace {
 
 constexpr int64_t kLeastRow = 32;
-constexpr int64_t kAhead = 8;  // vectors; the machine's prefetchers keep track of fewer planes than there are classes
 
 // A class's logits of a run of pixels as neighbours: plane(c)[i].
 template <class T>
@@ -204,8 +203,7 @@ void backward(const SoftmaxFocalShape s, const SoftmaxFocalInputs<T> in, const S
       const MaskOf<A, FV_ISA> is_label{labels == all_lanes<A>(c)};
       const V d = select(ignored, zero, slope * (select(is_label, one, zero) - p));
       T* to = gradient + c * stride + i;
-      if (count == V::kLanes) store_result(to, d, past_caches);
-      else store_vector(to, d, count);
+      store_result(to, d, count, past_caches);
     }
   }
 }

@@ -92,11 +92,11 @@ Tensor dice_loss_backward(const Tensor& grad, const Tensor& fractions, const Ten
   const Backend backend(logits);
   const Tensor gradient = check.empty(logits, logits.sizes().vec(), logits.scalar_type(), p.format);
   const Tensor g = dense(grad), f = dense(fractions), s = dense(states);
-  const Reduction share = p.shape.reduction == Reduction::mean ? Reduction::mean : Reduction::sum;
   dispatch_all_floats(logits, [&](auto t) {
     using T = decltype(t);
     using A = Accum<T>;
-    const DiceGrad<T> of{data<A>(g), data<A>(f), data<A>(s), gradient_scale(share, A(1), A(p.shape.planes()))};
+    const A share = p.shape.reduction == Reduction::mean ? A(1) / A(p.shape.planes()) : A(1);
+    const DiceGrad<T> of{data<A>(g), data<A>(f), data<A>(s), share};
     backend.run([&](const auto& exec) {
       fastvision::dice_loss_backward<T>(p.shape, p.pointers<T>(), of, mutable_data<T>(gradient), exec);
     });

@@ -146,6 +146,9 @@ def test_same_bits_for_any_threads_and_instruction_set(activation, channels_last
 
 def test_bad_arguments(backend):
     x, t = torch.rand(2, 3, 4, device=backend.device), torch.rand(2, 3, 4, device=backend.device)
+    for code in (-1, 3):
+        with pytest.raises(RuntimeError, match=f"reduction: expected none, mean or sum .* got {code}"):
+            backend.ops.dice_loss(x, t, False, 1.0, None, code)
     for options in ({"activation": "tanh"}, {"smooth": -1.0}, {"smooth": torch.inf}, {"reduction": "avg"}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ops.dice_loss(x, t, **options)
