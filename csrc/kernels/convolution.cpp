@@ -1,7 +1,8 @@
-// Which kernel a convolution takes. One channel per group: depthwise.h and depthwise_runs.h in channels_last,
-// depthwise_planes.h and depthwise_wide.h in NCHW. Dense with stride 1: winograd.h, convolution_by_tap.h. Windows side
-// by side, 1 x 1 among them: pixel_shuffle.h in NCHW, pixel_shuffle_last.h in channels_last. Taps far apart:
-// convolution_direct.h. All others: convolution_rows.h, of weights convolution_product.h.
+// Which kernel a convolution takes. One channel per group: depthwise.h, depthwise_product.h and depthwise_runs.h in
+// channels_last, depthwise_planes.h and depthwise_wide.h in NCHW. Dense with stride 1: winograd.h,
+// convolution_by_tap.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW, pixel_shuffle_last.h in
+// channels_last. Taps far apart: convolution_direct.h. All others: convolution_rows.h, of weights
+// convolution_product.h.
 #include "convolution.h"
 
 #include <type_traits>
@@ -13,6 +14,7 @@
 #include "convolution_rows.h"
 #include "depthwise.h"
 #include "depthwise_planes.h"
+#include "depthwise_product.h"
 #include "depthwise_runs.h"
 #include "depthwise_wide.h"
 #include "factors.h"
@@ -34,10 +36,11 @@ void depthwise_rows(const ConvolutionShape& s, const MapLayout& from, const MapL
                     const T* source, const Accum<T>* weight, const Accum<T>* bias, T* result, const Cpu<Isa>& exec) {
   const std::vector<Accum<T>> weights = by_tap(s, weight);
   exec(s.batch * to.height, 1 + 65536 / (to.row * s.taps() + 1), [&](int64_t begin, int64_t end) {
-    for (int64_t k = begin; k < end; ++k)
-      for (int64_t x = 0; x < to.width; ++x)
-        depthwise_pixel(s, from, axes, k % to.height, x, s.groups, source + k / to.height * from.image, weights.data(),
-                        bias, result + k * to.row + x * to.column);
+    for (int64_t k = begin; k < end; ++k) {
+      const DepthwiseRow<T, T> row{source + k / to.height * from.image, weights.data(), bias, result + k * to.row,
+                                   to.column};
+      depthwise_row(axes, k % to.height, 0, to.width, s.groups, row);
+    }
   });
 }
 

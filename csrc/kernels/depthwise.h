@@ -2,6 +2,8 @@
 // the source, each times the weights of a tap, which lie as (taps, channels).
 #pragma once
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "convolution.h"
@@ -17,15 +19,32 @@ struct AxisTaps {
     int64_t source, tap;
   };
   std::vector<Tap> taps;
-  std::vector<int64_t> begin;  // one more than there are places
+  std::vector<int64_t> begin{0};  // one more than there are places
+  std::vector<int64_t> run_end;   // up to which place the taps are the same, and their sources `step` further each time
+  int64_t step = 1;
 
   const Tap* first(int64_t place) const { return taps.data() + begin[size_t(place)]; }
   const Tap* last(int64_t place) const { return taps.data() + begin[size_t(place) + 1]; }
+  int64_t places() const { return int64_t(begin.size()) - 1; }
+
+  bool goes_on(int64_t place) const {  // in the run of the place before
+    return std::equal(first(place - 1), last(place - 1), first(place), last(place),
+                      [this](Tap a, Tap b) { return a.tap == b.tap && a.source + step == b.source; });
+  }
+  void find_runs() {
+    run_end.resize(size_t(places()));
+    for (int64_t i = places(); i-- > 0;)
+      run_end[size_t(i)] = i + 1 < places() && goes_on(i + 1) ? run_end[size_t(i) + 1] : i + 1;
+  }
+  void place(int64_t source_stride, int64_t tap_stride) {  // in memory
+    for (Tap& t : taps) t = {t.source * source_stride, t.tap * tap_stride};
+    step *= source_stride;
+  }
 };
 inline AxisTaps gathered_taps(int64_t small, int64_t large, int64_t kernel, int64_t stride, int64_t padding,
                               int64_t dilation) {
   AxisTaps axis;
-  axis.begin.push_back(0);
+  axis.step = stride;
   for (int64_t y = 0; y < small; ++y) {
     for (int64_t k = 0; k < kernel; ++k) {
       const int64_t source = y * stride - padding + k * dilation;
@@ -33,12 +52,12 @@ inline AxisTaps gathered_taps(int64_t small, int64_t large, int64_t kernel, int6
     }
     axis.begin.push_back(int64_t(axis.taps.size()));
   }
+  axis.find_runs();
   return axis;
 }
 inline AxisTaps scattered_taps(int64_t small, int64_t large, int64_t kernel, int64_t stride, int64_t padding,
                                int64_t dilation) {
   AxisTaps axis;
-  axis.begin.push_back(0);
   for (int64_t y = 0; y < large; ++y) {
     const Taps taps = taps_at(y + padding, stride, dilation, kernel);
     for (int64_t k = taps.first; k < kernel && k * dilation <= y + padding; k += taps.step) {
@@ -47,128 +66,116 @@ inline AxisTaps scattered_taps(int64_t small, int64_t large, int64_t kernel, int
     }
     axis.begin.push_back(int64_t(axis.taps.size()));
   }
+  axis.find_runs();
   return axis;
 }
 
+// Sources as offsets in the image, taps as offsets in weights (taps, channels).
 struct DepthwiseAxes {
   AxisTaps rows, columns;
+
+  DepthwiseAxes(const ConvolutionShape& s, const MapLayout& from, AxisTaps of_rows, AxisTaps of_columns)
+      : rows(std::move(of_rows)), columns(std::move(of_columns)) {
+    rows.place(from.row, s.kernel_x * s.groups);
+    columns.place(from.column, s.groups);
+  }
 };
 inline DepthwiseAxes gathered_axes(const ConvolutionShape& s) {
-  return {gathered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y),
+  return {s, large_layout(s), gathered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y),
           gathered_taps(s.small_w, s.large_w, s.kernel_x, s.stride_x, s.padding_x, s.dilation_x)};
 }
 inline DepthwiseAxes scattered_axes(const ConvolutionShape& s) {
-  return {scattered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y),
+  return {s, small_layout(s), scattered_taps(s.small_h, s.large_h, s.kernel_y, s.stride_y, s.padding_y, s.dilation_y),
           scattered_taps(s.small_w, s.large_w, s.kernel_x, s.stride_x, s.padding_x, s.dilation_x)};
 }
 
-// Channels of one pixel: kVectors vectors of which the last has `lanes` lanes. The pointers are at the first channel.
-template <int kVectors, class T, class Out>
-FV_HD void depthwise_channels(const ConvolutionShape& s, const MapLayout& from, const DepthwiseAxes& axes, int64_t y,
-                              int64_t x, const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out,
-                              int64_t lanes) {
+// A row of the result.
+template <class T, class Out>
+struct DepthwiseRow {
+  const T* source;               // the image
+  const Accum<T>*weight, *bias;  // (taps, channels); a number per channel, or null
+  Out* out;
+  int64_t out_stride;  // of pixels
+
+  DepthwiseRow from_channel(int64_t c) const {
+    return {source + c, weight + c, bias ? bias + c : nullptr, out + c, out_stride};
+  }
+};
+
+constexpr int kRunPixels = kVectorBytes == 64 ? 6 : 3;  // pixels of a run that are computed together
+
+// kPixels pixels of a run from x on, kVectors vectors of channels of which the last has `lanes` lanes: a number, or a
+// constant where it is whole.
+template <int kPixels, int kVectors, class T, class Out, class Lanes>
+FV_HD void depthwise_pixels(const DepthwiseAxes& axes, int64_t y, int64_t x, const DepthwiseRow<T, Out>& at,
+                            Lanes lanes) {
   using V = Vec<Accum<T>>;
-  constexpr int64_t kLanes = V::kLanes;
-  const auto at = [&](const auto* p, int v) {
-    return v + 1 < kVectors || lanes == kLanes ? load_vector(p + v * kLanes) : load_vector(p + v * kLanes, lanes);
+  const auto load = [&](const auto* p, auto v) FV_INLINE {
+    if constexpr (v + 1 < kVectors) return load_vector(p + v * V::kLanes);
+    else return load_vector(p + v * V::kLanes, lanes);
   };
-  V sum[kVectors];
-  for (int v = 0; v < kVectors; ++v) sum[v] = bias ? at(bias, v) : V(Accum<T>(0));
+  V sum[kPixels][kVectors];
+  unrolled<kVectors>([&](auto v) FV_INLINE {
+    const V first = at.bias ? load(at.bias, v) : V(Accum<T>(0));
+    unrolled<kPixels>([&](auto p) FV_INLINE { sum[p][v] = first; });
+  });
+  const int64_t step = axes.columns.step;
   const AxisTaps::Tap *const first = axes.columns.first(x), *const last = axes.columns.last(x);
   for (const AxisTaps::Tap* row = axes.rows.first(y); row != axes.rows.last(y); ++row)
     for (const AxisTaps::Tap* column = first; column != last; ++column) {
-      const T* p = source + row->source * from.row + column->source * from.column;
-      const Accum<T>* w = weight + (row->tap * s.kernel_x + column->tap) * s.groups;
-      for (int v = 0; v < kVectors; ++v) sum[v] = multiply_add(at(p, v), at(w, v), sum[v]);
+      const T* const source = at.source + row->source + column->source;
+      const Accum<T>* const weights = at.weight + row->tap + column->tap;
+      unrolled<kVectors>([&](auto v) FV_INLINE {
+        const V weight = load(weights, v);
+        unrolled<kPixels>([&](auto p)
+                              FV_INLINE { sum[p][v] = multiply_add(load(source + p * step, v), weight, sum[p][v]); });
+      });
     }
-  for (int v = 0; v < kVectors; ++v) {
-    if (v + 1 < kVectors || lanes == kLanes) store_vector(out + v * kLanes, sum[v]);
-    else store_vector(out + v * kLanes, sum[v], lanes);
-  }
+  unrolled<kPixels>([&](auto p) FV_INLINE {
+    Out* const to = at.out + (x + p) * at.out_stride;
+    unrolled<kVectors - 1>([&](auto v) FV_INLINE { store_vector(to + v * V::kLanes, sum[p][v]); });
+    store_vector(to + (kVectors - 1) * V::kLanes, sum[p][kVectors - 1], lanes);
+  });
 }
 
-// Channels [0, channels) of pixel (y, x) of the result. source: the image; weight: (taps, s.groups); bias: a number per
-// channel, or null.
-template <class T, class Out>
-void depthwise_pixel(const ConvolutionShape& s, const MapLayout& from, const DepthwiseAxes& axes, int64_t y, int64_t x,
-                     int64_t channels, const T* source, const Accum<T>* weight, const Accum<T>* bias, Out* out) {
-  for (int64_t c = 0; c < channels; c += 4 * kLanes<Accum<T>>) {
-    const int64_t left = min_of(channels - c, 4 * kLanes<Accum<T>>), vectors = ceil_div(left, kLanes<Accum<T>>);
-    const int64_t lanes = left - (vectors - 1) * kLanes<Accum<T>>;
+// Channels [0, channels) of pixels of a run.
+template <int kPixels, class T, class Out>
+void depthwise_channels(const DepthwiseAxes& axes, int64_t y, int64_t x, int64_t channels,
+                        const DepthwiseRow<T, Out>& row) {
+  constexpr int64_t kLanes = fastvision::kLanes<Accum<T>>;
+  for (int64_t c = 0; c < channels; c += 4 * kLanes) {
+    const int64_t left = min_of(channels - c, 4 * kLanes), vectors = ceil_div(left, kLanes);
+    const int64_t lanes = left - (vectors - 1) * kLanes;
+    const DepthwiseRow<T, Out> at = row.from_channel(c);
     with_constant(vectors, [&](auto count) {
-      depthwise_channels<count()>(s, from, axes, y, x, source + c, weight + c, bias ? bias + c : nullptr, out + c,
-                                  lanes);
+      if (lanes == kLanes)
+        depthwise_pixels<kPixels, count()>(axes, y, x, at, std::integral_constant<int64_t, kLanes>());
+      else depthwise_pixels<kPixels, count()>(axes, y, x, at, lanes);
     });
   }
 }
 
-// Pieces of a row of both maps for a task's channels, and the sums of all taps for these: (pixels, channels) and (taps,
-// channels), whole vectors of channels.
-template <class A>
-struct RowProducts {
-  std::vector<A> small, large, sums;
-
-  // Adds the products of pixels [x0, x1) of the small map and those of the large map, which begin at `low`, to the sum
-  // of a tap.
-  template <int kVectors>
-  void add(const ConvolutionShape& s, int64_t ky, int64_t kx, int64_t x0, int64_t x1, int64_t low) {
-    constexpr int64_t kChannels = kVectors * kLanes<A>;
-    const MetPixels met(kx, s.stride_x, s.padding_x, s.dilation_x, s.small_w, s.large_w);
-    const int64_t begin = max_of(x0, met.begin), end = min_of(x1, met.end);
-    A* const to = sums.data() + (ky * s.kernel_x + kx) * kChannels;
-    Vec<A> sum[kVectors];
-    for (int v = 0; v < kVectors; ++v) sum[v] = load_vector(to + v * kLanes<A>);
-    for (int64_t x = begin; x < end; ++x) {
-      const A* const a = small.data() + (x - x0) * kChannels;
-      const A* const b = large.data() + (x * s.stride_x + met.offset - low) * kChannels;
-      for (int v = 0; v < kVectors; ++v)
-        sum[v] = multiply_add(load_vector(a + v * kLanes<A>), load_vector(b + v * kLanes<A>), sum[v]);
-    }
-    for (int v = 0; v < kVectors; ++v) store_vector(to + v * kLanes<A>, sum[v]);
+// Pixels [begin, end) of row y of the result.
+template <class T, class Out>
+void depthwise_row(const DepthwiseAxes& axes, int64_t y, int64_t begin, int64_t end, int64_t channels,
+                   const DepthwiseRow<T, Out>& row) {
+  for (int64_t x = begin; x < end;) {
+    const int64_t left = min_of(axes.columns.run_end[size_t(x)], end) - x;
+    const auto pixels = [&](auto count) {
+      depthwise_channels<count()>(axes, y, x, channels, row);
+      x += count;
+    };
+    if (left >= kRunPixels) pixels(std::integral_constant<int, kRunPixels>());
+    else if (left >= 2) pixels(std::integral_constant<int, 2>());
+    else pixels(std::integral_constant<int, 1>());
   }
-};
-
-constexpr int64_t kPiece = 128;  // pixels of a row
-
-// The weights of channels [first, first + count), `count` at most kVectors vectors. Pieces of rows are copied first:
-// the pixels of many channels may be so far apart that few of them fit a cache.
-template <int kVectors, class T>
-void depthwise_product(const ConvolutionShape& s, const AxisTaps& row_taps, int64_t first, int64_t count,
-                       const T* small, const T* large, T* weight, RowProducts<Accum<T>>& products) {
-  using A = Accum<T>;
-  constexpr int64_t kChannels = kVectors * kLanes<A>;
-  const MapLayout of_small = small_layout(s), of_large = large_layout(s);
-  // Pixels [begin, end) of a row.
-  const auto copy = [&](const T* row, int64_t begin, int64_t end, int64_t column, std::vector<A>& to) {
-    to.resize(max_of(to.size(), size_t(max_of(end - begin, int64_t(0)) * kChannels)));
-    for (int64_t x = begin; x < end; ++x)
-      copy_numbers(row + x * column + first, count, to.data() + (x - begin) * kChannels);
-  };
-  // Taps next to each other read the same piece of the large map.
-  const int64_t at_once = (s.kernel_x - 1) * s.dilation_x <= kPiece * s.stride_x ? s.kernel_x : 1;
-  products.sums.assign(size_t(s.taps() * kChannels), A(0));
-  for (int64_t k = 0; k < s.batch * s.small_h; ++k)
-    for (int64_t x0 = 0; x0 < s.small_w; x0 += kPiece) {
-      const int64_t image = k / s.small_h, y = k % s.small_h, x1 = min_of(x0 + kPiece, s.small_w);
-      copy(small + k * of_small.row, x0, x1, of_small.column, products.small);
-      for (const AxisTaps::Tap* tap = row_taps.first(y); tap != row_taps.last(y); ++tap)
-        for (int64_t kx = 0; kx < s.kernel_x; kx += at_once) {
-          const int64_t left = x0 * s.stride_x - s.padding_x + kx * s.dilation_x, low = max_of(left, int64_t(0));
-          const int64_t high = left + (x1 - 1 - x0) * s.stride_x + (at_once - 1) * s.dilation_x + 1;
-          copy(large + image * of_large.image + tap->source * of_large.row, low, min_of(high, s.large_w),
-               of_large.column, products.large);
-          for (int64_t i = kx; i < kx + at_once; ++i) products.template add<kVectors>(s, tap->tap, i, x0, x1, low);
-        }
-    }
-  for (int64_t c = 0; c < count; ++c)
-    for (int64_t i = 0; i < s.taps(); ++i)
-      weight[(first + c) * s.taps() + i] = from_accum<T>(products.sums[size_t(i * kChannels + c)]);
 }
 
 template <class A>
 std::vector<A> by_tap(const ConvolutionShape& s, const A* weight) {  // (taps, channels) from (channels, taps)
   std::vector<A> to(static_cast<size_t>(s.weights()));
-  for (int64_t i = 0; i < s.weights(); ++i) to[i % s.taps() * s.groups + i / s.taps()] = weight[i];
+  for (int64_t c = 0; c < s.groups; ++c)
+    for (int64_t i = 0; i < s.taps(); ++i) to[size_t(i * s.groups + c)] = *weight++;
   return to;
 }
 

@@ -137,16 +137,17 @@ void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t firs
   const int64_t channels = s.channels(), width = ceil_div(s.out_channels, kPanel<A>) * kPanel<A>;
   scratch.assign(size_t(kTile * (kDepth + width)), A(0));
   A *const buffer = scratch.data(), *const sums = buffer + kTile * kDepth;
-  const MapLayout from = large_layout(s.depthwise);
   for (int64_t c = 0; c < channels; c += kDepth) {
     const int64_t depth = min_of(kDepth, channels - c);
-    for (int64_t i = 0; i < pixels; ++i) {
-      A* to = buffer + i * kDepth;
-      depthwise_pixel(s.depthwise, from, axes, (first + i) / s.depthwise.small_w, (first + i) % s.depthwise.small_w,
-                      depth, image + c, prepared.by_tap.data() + c, prepared.bias ? prepared.bias + c : nullptr, to);
-      if (s.depthwise_relu)
-        for (int64_t k = 0; k < depth; ++k) to[k] = relu_of(to[k]);
+    for (int64_t i = 0; i < pixels;) {
+      const int64_t y = (first + i) / s.depthwise.small_w, x = (first + i) % s.depthwise.small_w;
+      const int64_t count = min_of(s.depthwise.small_w - x, pixels - i);
+      const DepthwiseRow<T, A> row{image, prepared.by_tap.data(), prepared.bias, buffer + (i - x) * kDepth - c, kDepth};
+      depthwise_row(axes, y, x, x + count, depth, row.from_channel(c));
+      i += count;
     }
+    if (s.depthwise_relu)
+      for (int64_t i = 0; i < pixels * kDepth; ++i) buffer[i] = relu_of(buffer[i]);
     const auto panel = [&](int64_t j) { return prepared.panels.data() + j * channels + c * kPanel<A>; };
     for (int64_t j = 0; j < width; j += kPanel<A>)
       add_product<A>(pixels, kPanel<A>, depth, {buffer, kDepth, 1}, panel(j), kPanel<A>, sums + j, width,
@@ -206,7 +207,7 @@ template <class T, class Isa>
 void separable_conv2d(const SeparableShape& s, const T* input, const SeparableFactors<T>& f, T* out,
                       const Cpu<Isa>& exec) {
   const Prepared<T> prepared(s, f);
-  const DepthwiseAxes axes = s.depthwise.channels_last ? gathered_axes(s.depthwise) : DepthwiseAxes{};
+  const DepthwiseAxes axes = gathered_axes(s.depthwise);
   const int64_t shares = ceil_div(s.pixels(), kShare);
   exec(s.depthwise.batch * shares, 1 + 65536 / (kShare * s.channels() * s.out_channels + 1),
        [&](int64_t begin, int64_t end) {

@@ -1,4 +1,4 @@
-"""Gradients of depthwise weights in channels_last: pieces of rows, groups of channels, threads."""
+"""Depthwise convolution in channels_last: runs of pixels; gradients of weights by pieces of rows; threads."""
 
 import pytest
 import torch
@@ -30,3 +30,27 @@ def test_pieces_of_rows_and_any_number_of_threads(backend, channels, width, stri
         results.append(gradient)
     torch.testing.assert_close(results[0].double().cpu(), expected, rtol=1e-4, atol=1e-3)
     assert all(torch.equal(r, results[0]) for r in results)
+
+
+# Pixels with the same taps are computed several at a time, those that are left one or two at a time.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [16, 70])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dilation", [1, 2, 9])
+def test_runs_of_pixels(backend, dtype, channels, stride, dilation):
+    for width in range(1, 17):
+        g = backend.vary(width)
+        x = torch.randn(1, channels, 3, width, generator=g, dtype=torch.float64)
+        weight, bias = (torch.randn(channels, *rest, generator=g, dtype=torch.float64) for rest in ((1, 2, 3), ()))
+        numbers = ((1, stride), (1, dilation), (1, dilation), channels)
+        exact = x.clone().requires_grad_()
+        expected = functional.conv2d(exact, weight, bias, *numbers)
+        grad = torch.randn(expected.shape, generator=g, dtype=torch.float64)
+        (expected_gradient,) = torch.autograd.grad(expected, exact, grad)
+        moved = x.to(backend.device, dtype, memory_format=torch.channels_last).requires_grad_()
+        factors = [t.to(backend.device, dtype) for t in (weight, bias)]
+        out = ops.conv2d(moved, *factors, *numbers, algorithm="fastvision")
+        last = grad.to(backend.device, dtype, memory_format=torch.channels_last)
+        (gradient,) = torch.autograd.grad(out, moved, last)
+        for found, wanted in ((out, expected), (gradient, expected_gradient)):
+            torch.testing.assert_close(found.double().cpu(), wanted, rtol=1e-5, atol=1e-5)
