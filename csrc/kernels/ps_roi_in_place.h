@@ -2,7 +2,10 @@
 // would be mostly empty.
 #pragma once
 
+#include <type_traits>
+
 #include "ps_roi_taps.h"
+#include "simd.h"
 
 namespace fastvision {
 namespace {
@@ -35,15 +38,30 @@ void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& regi
   }
 }
 
+// Adds a number per channel to the pixels of a bin, all of weight 1, a row of them at once.
+template <int kChannels, class A>
+FV_HD void add_to_rows(const PsRoiShape& s, const BinTaps<A>& taps, int64_t bin, const A (&g)[kChannels], A* map) {
+  const int64_t width = s.map.level[0].width, stride = s.map.map_channel_stride(0), columns = taps.x_end - taps.x;
+  if (columns == 0) return;
+  for (auto row = taps.y; row != taps.y_end; ++row)
+    for (int c = 0; c < kChannels; ++c) {
+      A* const p = map + (c * s.map.bins() + bin) * stride + row->at * width + taps.x->at;
+      store_vector(p, load_vector(p, columns) + Vec<A>(g[c]), columns);
+    }
+}
+
 // Adds the gradient of bins [begin, end) of a region. grad: of the region; map: the gradient of its image.
 template <int kChannels, class A, class Bins>
 void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& of_bins, int64_t begin,
                   int64_t end, const A* grad, A* map) {
+  // Elsewhere a part of a vector is not written quickly.
+  constexpr bool kRows = std::is_same_v<Bins, PixelBins<A>> && kVectorBytes == 64;
   for (int64_t bin = begin; bin < end; ++bin) {
     const BinTaps<A> taps = of_bins.taps(region, bin);
     A g[kChannels];
     for (int c = 0; c < kChannels; ++c) g[c] = grad[s.out_offset(0, c * s.map.bins() + bin)] / taps.share;
-    for_each_value<kChannels>(s, taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });
+    if (kRows && !s.map.channels_last && taps.x_end - taps.x <= kLanes<A>) add_to_rows(s, taps, bin, g, map);
+    else for_each_value<kChannels>(s, taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });
   }
 }
 

@@ -1,6 +1,8 @@
 // CPU: what the bins of a region of position-sensitive pooling read.
 #pragma once
 
+#include <type_traits>
+
 #include "ps_roi.h"
 #include "roi_taps.h"
 
@@ -39,17 +41,29 @@ class TapsOfBins {
 
   // Until the next call.
   BinTaps<A> taps(const RegionPixels<A, Bins>& from, int64_t bin) {
+    if (bin == bin_ + 1 && pw_ + 1 < across_) ++pw_;
+    else if (bin != bin_) ph_ = bin / across_, pw_ = bin % across_;
+    bin_ = bin;
     const auto& [region, y, x] = from;
-    const int64_t ph = bin / across_, pw = bin % across_;
-    const A share = max_of(region.y.length(ph) * region.x.length(pw), A(1));
-    if (!y.ends.empty()) return {y.begin_of(ph), y.end_of(ph), x.begin_of(pw), x.end_of(pw), share};
+    if (!y.ends.empty()) return between(region, y.begin_of(ph_), y.end_of(ph_), x.begin_of(pw_), x.end_of(pw_));
     y_.clear(), x_.clear();
-    y_.add_bin(region.y, ph, A(1)), x_.add_bin(region.x, pw, A(1));
-    return {y_.begin_of(0), y_.end_of(0), x_.begin_of(0), x_.end_of(0), share};
+    y_.add_bin(region.y, ph_, A(1)), x_.add_bin(region.x, pw_, A(1));
+    return between(region, y_.begin_of(0), y_.end_of(0), x_.begin_of(0), x_.end_of(0));
   }
 
  private:
+  using Pixel = typename AxisPixels<A>::Pixel;
+
+  BinTaps<A> between(const PsRegion<Bins>& region, const Pixel* y, const Pixel* y_end, const Pixel* x,
+                     const Pixel* x_end) const {
+    A steps;
+    if constexpr (std::is_same_v<Bins, PixelBins<A>>) steps = A(y_end - y) * A(x_end - x);
+    else steps = region.y.length(ph_) * region.x.length(pw_);
+    return {y, y_end, x, x_end, max_of(steps, A(1))};
+  }
+
   const int64_t across_;
+  int64_t bin_ = -2, ph_ = 0, pw_ = 0;
   AxisPixels<A> y_, x_;  // of a bin, where they are not kept
 };
 

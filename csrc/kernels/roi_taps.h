@@ -25,6 +25,8 @@ struct AxisPixels {
   template <class Bins>
   void set(const Bins& axis, int64_t bins, A share) {
     clear();
+    pixels.reserve(size_t(4 * bins));  // mostly enough
+    ends.reserve(size_t(bins));
     for (int64_t p = 0; p < bins; ++p) add_bin(axis, p, share);
   }
   void clear() {
