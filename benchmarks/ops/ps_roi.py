@@ -79,5 +79,6 @@ WORKLOADS = [
     Workload("pool 300 x 7x7 of 196x50x84, NCHW backward", build, {**BOXES, **BACKWARD}, SMOKE),
     Workload("align 1000 x 7x7 of 490x50x84, NCHW", build, LIGHT_HEAD, SMOKE),
     Workload("align 1000 x 7x7 of 490x50x84, NHWC", build, {**LIGHT_HEAD, **NHWC}, SMOKE),
+    Workload("align 20 x 7x7 of 490x50x84, NHWC", build, {**LIGHT_HEAD, **NHWC, "rois": 20}, SMOKE),
     Workload("align 1000 x 7x7 of 490x50x84, NCHW backward", build, {**LIGHT_HEAD, **BACKWARD}, SMOKE),
 ]

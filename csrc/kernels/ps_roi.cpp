@@ -131,11 +131,17 @@ void for_each_pixel(const PsRoiShape& s, const Cpu<Isa>& exec, F&& f) {
   });
 }
 
+// Whether a map in channels_last is already what one bin reads.
+template <class T>
+bool is_one_part(const PsRoiShape& s) {
+  return std::is_same_v<T, Accum<T>> && s.map.bins() == 1;
+}
+
 // In NCHW a row of bins at a time, whose planes stay in the cache from when they are cleared.
 template <class A, class Bins, class Isa>
-void few_channels_backward(const PsRoiShape& s, const std::vector<RegionPixels<A, Bins>>& regions,
-                           const std::vector<std::vector<int64_t>>& by_image, const A* grad, A* grad_input,
-                           const Cpu<Isa>& exec) {
+void backward_in_place(const PsRoiShape& s, const std::vector<RegionPixels<A, Bins>>& regions,
+                       const std::vector<std::vector<int64_t>>& by_image, const A* grad, A* grad_input,
+                       const Cpu<Isa>& exec) {
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels();
   const bool planes = !s.map.channels_last;
   if (!planes)
@@ -151,9 +157,7 @@ void few_channels_backward(const PsRoiShape& s, const std::vector<RegionPixels<A
       for (int64_t c = 0; planes && c < channels; ++c)
         std::fill_n(map + (c * bins + first) * pixels, (last - first) * pixels, A(0));
       for (const int64_t r : by_image[size_t(image)])
-        with_constant(channels, [&](auto count) {
-          add_in_place<count()>(s, regions[size_t(r)], of_bins, first, last, grad + r * s.map.channels, map);
-        });
+        add_in_place(s, regions[size_t(r)], of_bins, first, last, grad + r * s.map.channels, map);
     }
   });
 }
@@ -164,7 +168,9 @@ template <class T, class Bins, class Isa>
 void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* out, const Cpu<Isa>& exec) {
   using A = Accum<T>;
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
-  if (has_few_channels(s))
+  std::vector<RegionPixels<A, Bins>> regions;
+  if (!has_few_channels(s)) regions = load_regions<Bins>(s, rois, exec);
+  if (has_few_channels(s) || read_little(s, regions))
     return exec(s.map.rois, 1 + 4096 / s.map.channels, [&](int64_t begin, int64_t end) {
       TapsOfBins<A, Bins> of_bins(s);
       RegionPixels<A, Bins> region;
@@ -172,26 +178,24 @@ void ps_roi(const PsRoiShape& s, Bins, const T* input, const Accum<T>* rois, T* 
         region.set(s, rois, r, 1);
         T* const to = out + r * s.map.channels;
         if (region.region.is_zero()) std::fill_n(to, s.map.channels, T{});
-        else
-          with_constant(channels, [&](auto count) {
-            pool_in_place<count()>(s, region, of_bins, input + region.region.image * s.map.channels * pixels, to);
-          });
+        else pool_in_place(s, region, of_bins, input + region.region.image * s.map.channels * pixels, to);
       }
     });
-  const auto regions = load_regions<Bins>(s, rois, exec);
   const auto indices = by_image(s, regions);
-  const auto parts = std::make_unique_for_overwrite<A[]>(s.map.channels_last ? size_t(s.map.batch * bins * part) : 0);
-  if (s.map.channels_last)
+  const bool copied = s.map.channels_last && !is_one_part<T>(s);
+  const auto copies = std::make_unique_for_overwrite<A[]>(copied ? size_t(s.map.batch * bins * part) : 0);
+  const A* const parts = copied ? copies.get() : reinterpret_cast<const A*>(input);
+  if (copied)
     for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
       transpose(input + (image * pixels + pixel) * s.map.channels, bins, channels, bins,
-                parts.get() + image * bins * part + pixel * channels, part);
+                copies.get() + image * bins * part + pixel * channels, part);
     });
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
     BinTask<T, Bins> task(s, regions);
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bins, bin = k % bins;
       if (s.map.channels_last)
-        task.forward(bin, indices[size_t(image)], parts.get() + k * part, 0, 0, s.map.level[0].width, out);
+        task.forward(bin, indices[size_t(image)], parts + k * part, 0, 0, s.map.level[0].width, out);
       else task.forward_planes(bin, indices[size_t(image)], input + (image * s.map.channels + bin) * pixels, out);
     }
   });
@@ -218,23 +222,26 @@ void ps_roi_backward(const PsRoiShape& s, Bins, const T* grad, const Accum<T>* r
   const int64_t channels = s.channels_out(), bins = s.map.bins(), pixels = s.pixels(), part = pixels * channels;
   const bool channels_last = s.map.channels_last;
   if constexpr (std::is_same_v<T, A>)
-    if (has_few_channels(s)) return few_channels_backward(s, regions, indices, grad, grad_input, exec);
+    if (has_few_channels(s) || read_little(s, regions))
+      return backward_in_place(s, regions, indices, grad, grad_input, exec);
   const ChannelsLast<T> by_bin(grad, s.map.rois, channels, bins, !channels_last, exec);
-  const auto parts = std::make_unique_for_overwrite<A[]>(channels_last ? size_t(s.map.batch * bins * part) : 0);
+  const bool copied = channels_last && !is_one_part<T>(s);
+  const auto copies = std::make_unique_for_overwrite<A[]>(copied ? size_t(s.map.batch * bins * part) : 0);
+  A* const parts = copied ? copies.get() : reinterpret_cast<A*>(grad_input);
   exec(s.map.batch * bins, 1, [&](int64_t begin, int64_t end) {
     BinTask<T, Bins> task(s, regions);
     std::vector<A> own(channels_last ? 0 : size_t(part));
     for (int64_t k = begin; k < end; ++k) {
       const int64_t image = k / bins, bin = k % bins;
-      task.backward(bin, indices[size_t(image)], by_bin.at, channels_last ? parts.get() + k * part : own.data());
+      task.backward(bin, indices[size_t(image)], by_bin.at, channels_last ? parts + k * part : own.data());
       if (!channels_last)
         transpose(own.data(), channels, pixels, channels, grad_input + (image * s.map.channels + bin) * pixels,
                   bins * pixels);
     }
   });
-  if (channels_last)
+  if (copied)
     for_each_pixel(s, exec, [&](int64_t image, int64_t pixel) {
-      transpose(parts.get() + image * bins * part + pixel * channels, part, bins, channels,
+      transpose(copies.get() + image * bins * part + pixel * channels, part, bins, channels,
                 grad_input + (image * pixels + pixel) * s.map.channels, bins);
     });
 }

@@ -1,16 +1,29 @@
-// CPU: position-sensitive pooling to few channels, region by region from the map itself: vectors of so few channels
-// would be mostly empty.
+// CPU: position-sensitive pooling region by region from the map itself: to few channels, of which vectors would be
+// mostly empty, or from few regions.
 #pragma once
 
 #include <type_traits>
 
 #include "ps_roi_taps.h"
 #include "simd.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {
 
 bool has_few_channels(const PsRoiShape& s) { return s.channels_out() > 0 && s.channels_out() <= 4; }
+
+// Whether regions read so little of maps in channels_last that copies of these would take longer.
+template <class Regions>
+bool read_little(const PsRoiShape& s, const Regions& regions) {
+  if (!s.map.channels_last || s.channels_out() == 0) return false;
+  size_t pixels = 0;
+  for (const auto& r : regions) {
+    if (r.y.ends.empty() && !r.region.is_zero()) return false;
+    pixels += r.y.pixels.size() * r.x.pixels.size();
+  }
+  return 3 * int64_t(pixels) < s.map.batch * s.pixels() * s.map.bins();
+}
 
 // f(channel of the result, weight, value) for all pixels of a bin with kChannels channels.
 template <int kChannels, class A, class Value, class F>
@@ -23,9 +36,9 @@ FV_HD void for_each_value(const PsRoiShape& s, const BinTaps<A>& taps, int64_t b
     }
 }
 
-// All bins of a region. map: of its image; out: of the region.
+// All bins of a region. map: of its image, out: of the region, from the first channel on.
 template <int kChannels, class T, class Bins>
-void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& region, TapsOfBins<Accum<T>, Bins>& of_bins,
+void pool_channels(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& region, TapsOfBins<Accum<T>, Bins>& of_bins,
                    const T* map, T* out) {
   using A = Accum<T>;
   for (int64_t bin = 0; bin < s.map.bins(); ++bin) {
@@ -50,9 +63,10 @@ FV_HD void add_to_rows(const PsRoiShape& s, const BinTaps<A>& taps, int64_t bin,
     }
 }
 
-// Adds the gradient of bins [begin, end) of a region. grad: of the region; map: the gradient of its image.
+// Adds the gradient of bins [begin, end) of a region. grad: of the region, map: the gradient of its image, from the
+// first channel on.
 template <int kChannels, class A, class Bins>
-void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& of_bins, int64_t begin,
+void add_channels(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& of_bins, int64_t begin,
                   int64_t end, const A* grad, A* map) {
   // Elsewhere a part of a vector is not written quickly.
   constexpr bool kRows = std::is_same_v<Bins, PixelBins<A>> && kVectorBytes == 64;
@@ -63,6 +77,30 @@ void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, Taps
     if (kRows && !s.map.channels_last && taps.x_end - taps.x <= kLanes<A>) add_to_rows(s, taps, bin, g, map);
     else for_each_value<kChannels>(s, taps, bin, map, [&](int c, A weight, A& sum) FV_INLINE { sum += weight * g[c]; });
   }
+}
+
+// Calls f(number of channels, where they begin in a region's bins, and in the map) for four channels at a time.
+template <class F>
+FV_HD void for_each_four(const PsRoiShape& s, F&& f) {
+  for (int64_t c = 0; c < s.channels_out(); c += 4)
+    with_constant(s.channels_out() - c, [&](auto count) {
+      f(count, s.out_offset(0, c * s.map.bins()), c * s.map.bins() * s.map.map_channel_stride(0));
+    });
+}
+
+template <class T, class Bins>
+void pool_in_place(const PsRoiShape& s, const RegionPixels<Accum<T>, Bins>& region, TapsOfBins<Accum<T>, Bins>& of_bins,
+                   const T* map, T* out) {
+  for_each_four(s, [&](auto count, int64_t in_region, int64_t in_map) {
+    pool_channels<count()>(s, region, of_bins, map + in_map, out + in_region);
+  });
+}
+template <class A, class Bins>
+void add_in_place(const PsRoiShape& s, const RegionPixels<A, Bins>& region, TapsOfBins<A, Bins>& of_bins, int64_t begin,
+                  int64_t end, const A* grad, A* map) {
+  for_each_four(s, [&](auto count, int64_t in_region, int64_t in_map) {
+    add_channels<count()>(s, region, of_bins, begin, end, grad + in_region, map + in_map);
+  });
 }
 
 }  // namespace
