@@ -156,11 +156,15 @@ void roi_align(const RoiAlignShape& s, const LevelPointers<const T>& maps, const
       for (int64_t i = 0; i < count; ++i) {
         const Placed<A>& p = placed[size_t(first + i)];
         T* to = out + p.index * per_roi;
-        if (p.roi.is_zero()) memset(to, 0, size_t(per_roi) * sizeof(T));
-        else taps[size_t(i)].set(p.roi);
-        if (p.roi.is_zero() || !s.channels_last) continue;
+        if (p.roi.is_zero()) {
+          memset(to, 0, size_t(per_roi) * sizeof(T));
+          continue;
+        }
+        RoiTaps<A>& of_roi = taps[s.channels_last ? 0 : size_t(i)];
+        of_roi.set(p.roi, !s.channels_last);
+        if (!s.channels_last) continue;
         const int l = p.roi.level;
-        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, taps[size_t(i)], pixels,
+        forward_channels_last(s, maps.at[l] + s.map_offset(l, p.roi.image), s.level[l].width, of_roi, pixels,
                               past_caches, to);
       }
       for (int64_t c = 0; c < s.channels && !s.channels_last; c += kPlanesAtOnce)

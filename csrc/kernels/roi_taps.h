@@ -75,8 +75,10 @@ struct AxisTaps : AxisPixels<A> {
   std::vector<int32_t> at;
   std::vector<A> weights;
 
-  void set(const SampleAxis<A>& axis, A share) {
+  // filled: whether bins of equal size are wanted, too.
+  void set(const SampleAxis<A>& axis, A share, bool filled) {
     AxisPixels<A>::set(SampledBins<A>{axis}, axis.bins, share);
+    if (!filled) return;
     low = axis.size, high = -1;
     for (const auto& pixel : this->pixels) low = min_of(low, pixel.at), high = max_of(high, pixel.at);
     fill_bins(axis.bins);
@@ -109,9 +111,9 @@ struct AxisTaps : AxisPixels<A> {
 template <class A>
 struct RoiTaps {
   AxisTaps<A> y, x;
-  void set(const Roi<A>& r) {
-    y.set(r.y, share_of_sample(r.y));
-    x.set(r.x, share_of_sample(r.x));
+  void set(const Roi<A>& r, bool filled) {
+    y.set(r.y, share_of_sample(r.y), filled);
+    x.set(r.x, share_of_sample(r.x), filled);
   }
 };
 
