@@ -50,6 +50,8 @@ class Check:
         if limit <= 1:
             raise StageError("no time left")
         environment = {**os.environ, "PYTHONPATH": f"{SITE}{os.pathsep}{ROOT}", "FASTVISION_EMULATED": ""}
+        tools = Path(sys.executable).parent  # cmake and ninja, where pip has put them
+        environment["PATH"] = f"{tools}{os.pathsep}{os.environ['PATH']}"
         with log.open("a") as file:
             start = file.tell()
             try:

@@ -155,18 +155,23 @@ void depthwise_channels(const DepthwiseAxes& axes, int64_t y, int64_t x, int64_t
   }
 }
 
+// Few taps are bound by memory, which is read more quickly from one pixel after the other.
+constexpr int64_t kFewTaps = 6;
+
 // Pixels [begin, end) of row y of the result.
 template <class T, class Out>
 void depthwise_row(const DepthwiseAxes& axes, int64_t y, int64_t begin, int64_t end, int64_t channels,
                    const DepthwiseRow<T, Out>& row) {
+  const int64_t taps_down = axes.rows.last(y) - axes.rows.first(y);
   for (int64_t x = begin; x < end;) {
-    const int64_t left = min_of(axes.columns.run_end[size_t(x)], end) - x;
+    const bool few = taps_down * (axes.columns.last(x) - axes.columns.first(x)) <= kFewTaps;
+    const int64_t alike = few ? 1 : min_of(axes.columns.run_end[size_t(x)], end) - x;
     const auto pixels = [&](auto count) {
       depthwise_channels<count()>(axes, y, x, channels, row);
       x += count;
     };
-    if (left >= kRunPixels) pixels(std::integral_constant<int, kRunPixels>());
-    else if (left >= 2) pixels(std::integral_constant<int, 2>());
+    if (alike >= kRunPixels) pixels(std::integral_constant<int, kRunPixels>());
+    else if (alike >= 2) pixels(std::integral_constant<int, 2>());
     else pixels(std::integral_constant<int, 1>());
   }
 }
