@@ -89,23 +89,24 @@ inline DepthwiseAxes scattered_axes(const ConvolutionShape& s) {
           scattered_taps(s.small_w, s.large_w, s.kernel_x, s.stride_x, s.padding_x, s.dilation_x)};
 }
 
-// A row of the result.
+// Pixels of a row of the result.
 template <class T, class Out>
 struct DepthwiseRow {
   const T* source;               // the image
   const Accum<T>*weight, *bias;  // (taps, channels); a number per channel, or null
-  Out* out;
-  int64_t out_stride;  // of pixels
+  Out* out;                      // the first of the pixels
+  int64_t out_stride;            // of pixels
 
   DepthwiseRow from_channel(int64_t c) const {
     return {source + c, weight + c, bias ? bias + c : nullptr, out + c, out_stride};
   }
+  DepthwiseRow from_pixel(int64_t i) const { return {source, weight, bias, out + i * out_stride, out_stride}; }
 };
 
 constexpr int kRunPixels = kVectorBytes == 64 ? 6 : 3;  // pixels of a run that are computed together
 
-// kPixels pixels of a run from x on, kVectors vectors of channels of which the last has `lanes` lanes: a number, or a
-// constant where it is whole.
+// kPixels pixels of a run from column x on, kVectors vectors of channels of which the last has `lanes` lanes: a number,
+// or a constant where it is whole.
 template <int kPixels, int kVectors, class T, class Out, class Lanes>
 FV_HD void depthwise_pixels(const DepthwiseAxes& axes, int64_t y, int64_t x, const DepthwiseRow<T, Out>& at,
                             Lanes lanes) {
@@ -132,7 +133,7 @@ FV_HD void depthwise_pixels(const DepthwiseAxes& axes, int64_t y, int64_t x, con
       });
     }
   unrolled<kPixels>([&](auto p) FV_INLINE {
-    Out* const to = at.out + (x + p) * at.out_stride;
+    Out* const to = at.out + p * at.out_stride;
     unrolled<kVectors - 1>([&](auto v) FV_INLINE { store_vector(to + v * V::kLanes, sum[p][v]); });
     store_vector(to + (kVectors - 1) * V::kLanes, sum[p][kVectors - 1], lanes);
   });
@@ -167,7 +168,7 @@ void depthwise_row(const DepthwiseAxes& axes, int64_t y, int64_t begin, int64_t 
     const bool few = taps_down * (axes.columns.last(x) - axes.columns.first(x)) <= kFewTaps;
     const int64_t alike = few ? 1 : min_of(axes.columns.run_end[size_t(x)], end) - x;
     const auto pixels = [&](auto count) {
-      depthwise_channels<count()>(axes, y, x, channels, row);
+      depthwise_channels<count()>(axes, y, x, channels, row.from_pixel(x - begin));
       x += count;
     };
     if (alike >= kRunPixels) pixels(std::integral_constant<int, kRunPixels>());

@@ -142,8 +142,9 @@ void pixel_tile(const SeparableShape& s, const DepthwiseAxes& axes, int64_t firs
     for (int64_t i = 0; i < pixels;) {
       const int64_t y = (first + i) / s.depthwise.small_w, x = (first + i) % s.depthwise.small_w;
       const int64_t count = min_of(s.depthwise.small_w - x, pixels - i);
-      const DepthwiseRow<T, A> row{image, prepared.by_tap.data(), prepared.bias, buffer + (i - x) * kDepth - c, kDepth};
-      depthwise_row(axes, y, x, x + count, depth, row.from_channel(c));
+      const DepthwiseRow<T, A> row{image + c, prepared.by_tap.data() + c, prepared.bias ? prepared.bias + c : nullptr,
+                                   buffer + i * kDepth, kDepth};
+      depthwise_row(axes, y, x, x + count, depth, row);
       i += count;
     }
     if (s.depthwise_relu)
