@@ -48,12 +48,13 @@ def build_dense(
     dilation: int = 1,
     channels_last: bool = False,
     backward: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Case:
     """With ``backward`` also the gradient by the input."""
-    x = inputs.normal((1, channels, *size), device, torch.float32, channels_last=channels_last)
-    weight = inputs.normal((channels, channels, 3, 3), device, torch.float32, seed=1) / (9 * channels) ** 0.5
-    bias = inputs.normal((channels,), device, torch.float32, seed=2)
-    toward = inputs.normal(x.shape, device, torch.float32, channels_last=channels_last, seed=3)
+    x = inputs.normal((1, channels, *size), device, dtype, channels_last=channels_last)
+    weight = inputs.normal((channels, channels, 3, 3), device, dtype, seed=1) / (9 * channels) ** 0.5
+    bias = inputs.normal((channels,), device, dtype, seed=2)
+    toward = inputs.normal(x.shape, device, dtype, channels_last=channels_last, seed=3)
     # torch is quicker where weights have the format of the input.
     same = weight.to(memory_format=torch.channels_last) if channels_last else weight
 
@@ -67,12 +68,13 @@ def build_dense(
         return F.conv2d(x, weight.double(), bias.double(), 1, dilation, dilation)
 
     exact = x.double()
+    products = 4 if dtype == torch.float32 else 2.25  # for a result: 16 for 4 results, 36 for 16
     return Case(
         ours=with_gradients(ours, x, weight=toward) if backward else lambda: ours(x),
         expected=with_gradients(wide, exact, weight=toward.double()) if backward else lambda: wide(exact),
         rivals={"eager": with_gradients(theirs, x, weight=toward) if backward else lambda: theirs(x)},
-        bytes=4.0 * (weight.numel() + (4 if backward else 2) * x.numel()),
-        operations=8.0 * x.numel() * channels * (2 if backward else 1),  # 16 products for 4 results
+        bytes=float(x.element_size() * (weight.numel() + (4 if backward else 2) * x.numel())),
+        operations=2.0 * products * x.numel() * channels * (2 if backward else 1),
     )
 
 
@@ -118,6 +120,8 @@ WORKLOADS = [
     Workload(
         "dense 256x50x84, NHWC forward + gradient by input", build_dense, {**MIDDLE, **NHWC, **BACKWARD}, DENSE_SMOKE
     ),
+    Workload("dense 256x50x84, NHWC, bfloat16", build_dense, {**MIDDLE, **NHWC, "dtype": torch.bfloat16}, DENSE_SMOKE),
+    Workload("dense 256x50x84, NHWC, float16", build_dense, {**MIDDLE, **NHWC, "dtype": torch.float16}, DENSE_SMOKE),
     Workload("dense 256x25x42, NHWC", build_dense, {**COARSE, **NHWC}, DENSE_SMOKE),
     Workload("dense 64x200x336, NHWC", build_dense, {**FINE, "channels": 64, **NHWC}, DENSE_SMOKE),
     Workload("dense 512x25x42, NHWC", build_dense, {**COARSE, "channels": 512, **NHWC}, DENSE_SMOKE),

@@ -51,8 +51,8 @@ void convolution_gather(const ConvolutionShape& s, const T* large, const T* weig
                         const Cpu<Isa>& exec) {
   if (is_dense_with_unit_stride(s)) {
     const UnitStrideShape dense = unit_stride_gather(s);
-    if constexpr (std::is_same_v<T, float>)
-      if (winograd_applies(dense)) return Winograd<Isa>(dense, large, weight, bias, small)(exec);
+    if constexpr (std::is_same_v<Accum<T>, float>)
+      if (winograd_applies<T>(dense)) return Winograd<T, Isa>(dense, large, weight, bias, small)(exec);
     if constexpr (std::is_same_v<T, Accum<T>>)
       if (has_products_by_tap(dense)) return ConvolutionByTap<T, Isa>(dense, weight, bias)(large, small, exec);
   }
@@ -87,8 +87,8 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
                          const Cpu<Isa>& exec) {
   if (is_dense_with_unit_stride(s)) {
     const UnitStrideShape dense = unit_stride_scatter(s);
-    if constexpr (std::is_same_v<T, float>)
-      if (winograd_applies(dense)) return Winograd<Isa>(dense, small, weight, bias, large)(exec);
+    if constexpr (std::is_same_v<Accum<T>, float>)
+      if (winograd_applies<T>(dense)) return Winograd<T, Isa>(dense, small, weight, bias, large)(exec);
     if constexpr (std::is_same_v<T, Accum<T>>)
       if (has_products_by_tap(dense)) return ConvolutionByTap<T, Isa>(dense, weight, bias)(small, large, exec);
   }

@@ -43,6 +43,20 @@ void set_cpu_isa(CpuIsa isa) {
   if (isa <= best_cpu_isa()) current().store(isa, std::memory_order_relaxed);
 }
 
+#if defined(__x86_64__)
+const char* bfloat16_products() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("amx-bf16") ? "matrices" : __builtin_cpu_supports("avx512bf16") ? "vectors" : "float32";
+}
+const char* float16_products() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512fp16") ? "vectors" : "float32";
+}
+#else
+const char* bfloat16_products() { return "unknown"; }
+const char* float16_products() { return "unknown"; }
+#endif
+
 const char* name_of(CpuIsa isa) { return isa == CpuIsa::avx512 ? "avx512" : isa == CpuIsa::avx2 ? "avx2" : "baseline"; }
 
 }  // namespace fastvision

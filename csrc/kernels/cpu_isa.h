@@ -16,6 +16,11 @@ CpuIsa best_cpu_isa();
 void set_cpu_isa(CpuIsa);
 const char* name_of(CpuIsa);
 
+// What this processor multiplies 16-bit floats with: "float32" (it has to widen them), "vectors", "matrices", or
+// "unknown".
+const char* bfloat16_products();
+const char* float16_products();
+
 // Calls f with std::type_identity<Baseline>, <Avx2> or <Avx512>.
 template <class F>
 void with_cpu_isa(F&& f) {

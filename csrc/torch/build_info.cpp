@@ -1,4 +1,4 @@
-// What this library was built with, and which instruction set its CPU twins use.
+// What this library was built with, and which instruction set its CPU twins use, and what the processor can.
 #include <torch/csrc/stable/library.h>
 
 #include <stdexcept>
@@ -28,7 +28,8 @@ std::string build_info() {
          "." + std::to_string(TORCH_VERSION_MINOR) + "\ntorch_floor=" + std::to_string(TORCH_TARGET_VERSION >> 56) +
          "." + std::to_string(TORCH_TARGET_VERSION >> 48 & 255) +
          "\ncpu_isa=" + fastvision::name_of(fastvision::cpu_isa()) +
-         "\ncpu_isa_best=" + fastvision::name_of(fastvision::best_cpu_isa());
+         "\ncpu_isa_best=" + fastvision::name_of(fastvision::best_cpu_isa()) +
+         "\ncpu_bfloat16=" + fastvision::bfloat16_products() + "\ncpu_float16=" + fastvision::float16_products();
 }
 
 void set_cpu_isa(std::string name) {

@@ -75,8 +75,10 @@ def build_info() -> dict[str, str]:
     The keys are ``version``; ``compiler``; ``torch`` and ``torch_cuda``, the versions in use; ``torch_built_with`` and
     ``torch_floor``, the oldest torch that the library works with (its ABI floor); ``cuda`` and ``cuda_architectures``
     of the kernels inside, empty in a build for CPUs; ``cpu_isa``, what the CPU kernels use, and ``cpu_isa_best``, what
-    they could use here; ``library`` and ``host_library``, the files loaded; ``missing``, what cannot be used and what
-    to do about it, empty if all is well. ``fastvision info`` shows more.
+    they could use here; ``cpu_bfloat16`` and ``cpu_float16``, what the processor multiplies such numbers with:
+    ``float32`` after widening them, ``vectors``, ``matrices``, or ``unknown``; ``library`` and ``host_library``, the
+    files loaded; ``missing``, what cannot be used and what to do about it, empty if all is well. ``fastvision info``
+    shows more.
     """
     info = dict(line.split("=", 1) for line in torch.ops.fastvision.build_info().splitlines())
     info |= {"torch": str(torch.__version__), "torch_cuda": torch.version.cuda or ""}

@@ -78,6 +78,7 @@ def _native_library(info: dict[str, str] | None) -> None:
     _row("CUDA inside", info["cuda"] or "none (built for CPUs; GPUs need a build from source where nvcc is found)")
     _row("CUDA architectures", info["cuda_architectures"] or "none")
     _row("CPU kernels use", f"{info['cpu_isa']} (best of this machine: {info['cpu_isa_best']})")
+    _row("CPU multiplies", f"bfloat16 in {info['cpu_bfloat16']}, float16 in {info['cpu_float16']}")
 
 
 def _devices(torch: ModuleType | None, info: dict[str, str] | None, problems: list[str]) -> None:

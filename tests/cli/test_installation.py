@@ -96,6 +96,7 @@ def test_info_of_a_healthy_installation(name):
         f"torch:               {torch.__version__} in ",
         f"torch >= {built['torch_floor']} (ABI floor)",
         f"CPU kernels use:     {built['cpu_isa']} (best of this machine: {built['cpu_isa_best']})",
+        f"CPU multiplies:      bfloat16 in {built['cpu_bfloat16']}, float16 in {built['cpu_float16']}",
         f"CUDA inside:         {built['cuda'] or 'none'}",
         f"CUDA architectures:  {built['cuda_architectures'] or 'none'}",
         f"  {built['library']}\n",

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from fastvision import nn, ops
+from fastvision.ops import _dispatch
 from fastvision.ops._dispatch import own_is_faster
 from support import FORMATS
 
@@ -237,8 +238,9 @@ def test_auto_in_float16(choice, format):
     assert own_is_faster(which, x, weight, (1, 1, 0, 0, 1, 1), groups) == always
 
 
-def test_gradients_of_weights_in_float16():
-    """torch's take hundreds of times as long: for their sake the result is also an own one."""
+def test_gradients_of_weights_in_float16(monkeypatch):
+    """torch's take hundreds of times as long: for their sake the result is also an own one, if it is not widened."""
+    monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 0.5)
     x, weight = (torch.rand(*shape, dtype=torch.float16) for shape in ((1, 16, 20, 20), (16, 16, 3, 3)))
     assert "Convolution" in type(ops.conv2d(x.clone().requires_grad_(), weight).grad_fn).__name__
     weight.requires_grad_()
@@ -248,3 +250,44 @@ def test_gradients_of_weights_in_float16():
     wide = weight.detach().double().requires_grad_()
     (expected,) = torch.autograd.grad(torch.conv2d(x.double(), wide).sum(), wide)
     torch.testing.assert_close(grad, expected.half())
+
+
+WIDENED = [
+    (lambda x, w, b, a: ops.conv2d(x, w, b, 2, 1, algorithm=a), (16, 24, 3, 3)),
+    (lambda x, w, b, a: ops.conv2d(x, w, b, groups=2, algorithm=a), (16, 12, 1, 1)),
+    (lambda x, w, b, a: ops.conv_transpose2d(x, w, b, 2, 1, 1, algorithm=a), (24, 16, 3, 3)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("call", "shape"), WIDENED)
+def test_auto_widens_what_the_processor_cannot_multiply(monkeypatch, call, shape, dtype):
+    """The result and the gradients are those of float32, rounded once."""
+    g = torch.Generator().manual_seed(1)
+    inputs = [torch.randn(s, generator=g).to(dtype).requires_grad_() for s in ((2, 24, 9, 11), shape, (16,))]
+    results = []
+    for product in (0.0, 5.0):
+        monkeypatch.setitem(_dispatch._PRODUCT, dtype, product)
+        out = call(*inputs, "auto")
+        results.append((out, *torch.autograd.grad(out, inputs, torch.ones_like(out))))
+    assert "ToCopy" in type(out.grad_fn).__name__
+    assert out.dtype == dtype
+    wide = [t.detach().float().requires_grad_() for t in inputs]
+    out = call(*wide, "auto")
+    exact = (out, *torch.autograd.grad(out, wide, torch.ones_like(out)))
+    for torchs, ours, expected in zip(*results, exact, strict=True):
+        assert torch.equal(ours, expected.to(dtype))
+        torch.testing.assert_close(torchs, ours, atol=0.1, rtol=0.02)
+    assert type(call(*inputs, "torch").grad_fn).__name__ == "ConvolutionBackward0"
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(call(*wide, "auto"), results[1][0])
+    _, tangent = torch.func.jvp(lambda x: call(x, *inputs[1:], "auto"), (inputs[0],), (inputs[0].detach(),))
+    assert tangent.dtype == dtype
+
+
+def test_widened_modules(monkeypatch):
+    module, x = nn.Conv2d(8, 8, 3, stride=2).half(), torch.rand(1, 8, 9, 9).half()
+    monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 5.0)
+    assert torch.equal(module(x), ops.conv2d(x.float(), module.weight.float(), module.bias.float(), 2).half())
+    with pytest.raises(RuntimeError, match="type"):
+        module(torch.ones(1, 8, 9, 9, dtype=torch.uint8))

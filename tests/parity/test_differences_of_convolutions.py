@@ -3,6 +3,7 @@
 import pytest
 import torch
 from fastvision import ops
+from fastvision.ops import _dispatch
 from test_differences_of_regions import in_a_process
 from torch.nn import functional
 
@@ -69,3 +70,21 @@ def test_winograd_rounds_a_little_more_than_direct_summation(format, width):
     assert error.mean() < 3 * direct.mean()
     assert error.max() < 3 * direct.max()
     torch.testing.assert_close(out.double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_winograd_in_16_bits_rounds_as_direct_summation(dtype):
+    g = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(1, 64, 30, 31, generator=g).to(dtype), torch.randn(64, 64, 3, 3, generator=g).to(dtype)
+    exact = functional.conv2d(x.double(), weight.double(), None, 1, 1)
+    out = ops.conv2d(x, weight, None, 1, 1, algorithm="fastvision")
+    error, direct = ((found - exact).abs() for found in (out, functional.conv2d(x, weight, None, 1, 1)))
+    assert error.mean() < 1.001 * direct.mean()
+    assert error.max() < 1.001 * direct.max()
+
+
+def test_16_bits_are_widened_where_the_processor_cannot_multiply_them(monkeypatch):
+    monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 5.0)
+    g = torch.Generator().manual_seed(1)
+    x, weight = torch.randn(1, 24, 9, 9, generator=g).half(), torch.randn(16, 24, 3, 3, generator=g).half()
+    assert torch.equal(ops.conv2d(x, weight, stride=2), functional.conv2d(x.float(), weight.float(), stride=2).half())

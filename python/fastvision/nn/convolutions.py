@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..ops._convolution import own_forward
-from ..ops._dispatch import has_empty_windows
+from ..ops._dispatch import has_empty_windows, is_faster_widened
 from ..ops.conv2d import conv2d
 from ..ops.conv_transpose2d import conv_transpose2d
 
@@ -65,10 +65,13 @@ class Conv2d(nn.Conv2d):
         geometry = (*self.stride, *self.padding, *self.dilation)
         if has_empty_windows(self.weight, geometry):
             return False
-        wide = input.dtype in (torch.float32, torch.float64)
-        if not wide or input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        if input.device.type != "cpu":
             return True
-        return input.dim() == 4 and not own_forward("gather", "auto", input, self.weight, geometry, 1)
+        if torch.is_autocast_enabled("cpu"):
+            return False  # other dtypes than these are chosen for
+        if input.dim() != 4 or is_faster_widened(input, self.weight, 1):
+            return False
+        return not own_forward("gather", "auto", input, self.weight, geometry, 1)
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from .. import _lib
 from . import _arguments
 from ._convolution_vmap import convolution_rule, weight_gradient_rule
-from ._dispatch import Map, has_empty_windows, own_for_gradients, own_is_faster
+from ._dispatch import Map, has_empty_windows, is_faster_widened, own_for_gradients, own_is_faster
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op[Tensor]("conv2d")
@@ -49,7 +49,9 @@ def own_forward(
     if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:  # only torch's have tangents
         return has_empty_windows(weight, geometry)
     problem = (batch, weight, geometry, groups)
-    return own_is_faster(which, *problem) or own_for_gradients(which, *problem)
+    if own_is_faster(which, *problem):
+        return True
+    return not is_faster_widened(batch, weight, groups) and own_for_gradients(which, *problem)
 
 
 def with_batch(op: str, t: Tensor) -> Tensor:

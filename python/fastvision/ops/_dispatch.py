@@ -9,11 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .. import _lib
 from ._regions import is_channels_last
 
 # gather: convolution, and the gradient of transposed convolution by its input. scatter: transposed convolution, and the
 # gradient of convolution by its input. product: the gradient of both by their weight.
 Map = Literal["gather", "scatter", "product"]
+
+
+# How long torch takes on this processor for a product, with one of float32 as the unit. 0: not known, or out of reach.
+_BFLOAT16 = {"float32": 3.0, "vectors": 0.5}.get(_lib.build_info()["cpu_bfloat16"], 0.0)
+_FLOAT16 = {"float32": 5.0, "vectors": 0.5}.get(_lib.build_info()["cpu_float16"], 0.0)
+_PRODUCT = {torch.float32: 1.0, torch.bfloat16: _BFLOAT16, torch.float16: _FLOAT16}
 
 
 def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
@@ -54,6 +61,14 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
     return not (which == "scatter" and channels_last and wide) or has_runs
 
 
+def is_faster_widened(input: Tensor, weight: Tensor, groups: int) -> bool:
+    """Whether torch takes longer for 16 bits than for float32 and conversions: the processor has no such products."""
+    if input.element_size() > 2 or input.device.type != "cpu" or torch.compiler.is_exporting():
+        return False
+    depthwise = groups == weight.shape[0] and weight.shape[1] == 1
+    return _PRODUCT.get(input.dtype, 0.0) > 1 and not (depthwise and input.dtype == torch.bfloat16)
+
+
 def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
     """Whether the own kernel is worth it for the sake of a gradient: torch's result has torch's gradients."""
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
@@ -70,14 +85,15 @@ def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Seque
 
 
 def _is_faster_dense(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
-    """With stride 1, in float32 and float64, where the own kernels have fewer products than torch's."""
-    kernel, dtype = weight.shape[2:], input.dtype
-    if dtype not in (torch.float32, torch.float64) or groups != 1 or max(geometry[:2]) > 1 or max(kernel) == 1:
+    """With stride 1, where the own kernels have fewer products than torch's."""
+    kernel = weight.shape[2:]
+    if groups != 1 or max(geometry[:2]) > 1 or max(kernel) == 1:
         return False
     same = all(2 * p == d * (k - 1) for k, p, d in zip(kernel, geometry[2:4], geometry[4:]))
-    if same and input.shape[3] <= 4096 and _is_faster_by_tap(which, input, weight, geometry):
+    wide = input.element_size() > 2
+    if wide and same and input.shape[3] <= 4096 and _is_faster_by_tap(which, input, weight, geometry):
         return True
-    return dtype == torch.float32 and which != "product" and _is_winograd(input, weight, geometry)
+    return input.dtype in _PRODUCT and which != "product" and _is_winograd(input, weight, geometry)
 
 
 def _is_faster_by_tap(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int]) -> bool:
@@ -110,14 +126,16 @@ def _is_faster_by_tap(which: Map, input: Tensor, weight: Tensor, geometry: Seque
 
 
 def _winograd_products(input: Tensor, weight: Tensor, geometry: Sequence[int]) -> int:
-    """Of tiles of 2 x 2 pixels, and for the transforms of these and of the weights, which a cache may not hold."""
+    """Of the tiles, and for the transforms of these and of the weights: by panels, in a cache, in none."""
     first, second = weight.shape[:2]
+    side = 4 if input.element_size() == 2 else 2  # of a tile
     pairs, tiles = first * second, input.shape[0]
     for size, padding, dilation in zip(input.shape[2:], geometry[2:4], geometry[4:]):
         if padding < dilation:
             size = max(size - 2 * (dilation - padding), 0)
-        tiles *= size // (2 * dilation) * dilation + min(size % (2 * dilation), dilation)
-    return 16 * (tiles * (pairs + 18 * (first + second)) + (8 if pairs <= 2**14 else 24) * pairs)
+        tiles *= size // (side * dilation) * dilation + min(size % (side * dilation), dilation)
+    by_weight = 8 if pairs <= 2**14 else 16 if tiles <= 96 else 24 if side == 2 else 60
+    return (side + 2) ** 2 * (tiles * (pairs + 18 * (first + second)) + by_weight * pairs)
 
 
 def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int]) -> bool:
@@ -131,7 +149,7 @@ def _is_winograd(input: Tensor, weight: Tensor, geometry: Sequence[int]) -> bool
         met *= 3 * size - 2 * min(padding, size)
     own = _winograd_products(input, weight, geometry)
     margin = 1.05 if is_channels_last(input) else 1.2 if max(geometry[4:]) == 1 else 1.6
-    return pairs <= 2**20 and met * pairs >= margin * own > 0
+    return pairs <= 2**20 and _PRODUCT[input.dtype] * met * pairs >= margin * own > 0
 
 
 def _is_slow_in_torch(which: Map, input: Tensor, groups: int, depthwise: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ from ._convolution import (
     own_forward,
     with_batch,
 )
-from ._dispatch import has_empty_windows
+from ._dispatch import has_empty_windows, is_faster_widened
 
 
 def conv2d(
@@ -42,11 +43,12 @@ def conv2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
-            kernel, for float32 3 x 3 kernels with stride 1, one group and some 32 channels or more, and for large
-            maps and 2 x 2 windows side by side (in channels_last mostly the gradient by the weight), for one channel
-            per group in float64, where torch is slow with 3 x 3 kernels whose dilation is near half of the map, for
-            large dense problems in float64, and for gradients by a float16 weight, which take torch hundreds of times
-            as long.
+            kernel, for 3 x 3 kernels with stride 1, one group and some 32 channels or more (in 16 bits some 48, unless
+            the processor multiplies matrices of them), and for large maps and 2 x 2 windows side by side (in
+            channels_last mostly the gradient by the weight), for one channel per group in float64, where torch is slow
+            with 3 x 3 kernels whose dilation is near half of the map, for large dense problems in float64, and for
+            gradients by a float16 weight, which take torch hundreds of times as long. What else has a 16-bit dtype that
+            the processor cannot multiply (``fastvision info`` says which) is computed in float32 and rounded once.
             The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
@@ -61,8 +63,9 @@ def conv2d(
     In float32 on the CPU, a 3 x 3 kernel with stride 1, one group and at least 8 channels is Winograd's F(2 x 2, 3 x 3)
     (Lavin and Gray, CVPR 2016), which has 4/9 of the products. Its rounding errors are up to twice those of direct
     summation on average, as a share of the largest of the 4 x 4 pixels that are computed together; integers and
-    multiples of 1/8 that are small stay exact. With a dilation so large that this does not save products, taps inside
-    of the map are summed directly, as ``"torch"`` does always.
+    multiples of 1/8 that are small stay exact. 16-bit maps take F(4 x 4, 3 x 3) in float32, with 1/4 of the products;
+    its errors, some 8 times those of direct summation in float32, are far below their rounding. With a dilation so
+    large that this does not save products, taps inside of the map are summed directly, as ``"torch"`` does always.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -86,6 +89,10 @@ def conv2d(
     out: Tensor
     if own_forward("gather", algorithm, batch, weight, geometry, groups):
         out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions())
+    elif algorithm == "auto" and is_faster_widened(batch, weight, groups):
+        with torch.autocast("cpu", enabled=False):
+            wide = batch.float(), weight.float(), None if bias is None else bias.float()
+            out = conv2d(*wide, geometry[:2], geometry[2:4], geometry[4:], groups).to(batch.dtype)
     else:
         if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
             batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last

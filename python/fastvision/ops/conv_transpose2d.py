@@ -17,6 +17,7 @@ from ._convolution import (
     own_forward,
     with_batch,
 )
+from ._dispatch import is_faster_widened
 
 
 def conv_transpose2d(
@@ -44,8 +45,9 @@ def conv_transpose2d(
             result and each gradient by itself: the own kernels for one channel per group (on the CPU with a kernel
             twice the stride, a dilation, or float64), and on the CPU for most windows side by side (kernel = stride,
             as in U-Net) in NCHW and, for the gradient by the weight and in float16, in channels_last; for gradients by
-            a float16 weight; for large dense problems with stride 1 in float64 and some in float32. The rule is
-            ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            a float16 weight; for large dense problems with stride 1 in float64 and some in float32 and 16 bits. What
+            else has a 16-bit dtype that the processor cannot multiply is computed in float32, as in :func:`conv2d`.
+            The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -86,14 +88,18 @@ def conv_transpose2d(
     ]
     if min(size) < 1:
         raise ValueError(f"{op}: padding: expected an output of at least 1x1, got {size[0]}x{size[1]}")
+    options = geometry[:2], geometry[2:4], list(extra)
     out: Tensor
     if own_forward("scatter", algorithm, batch, weight, geometry, groups):
         out = conv_transpose2d_op(
             batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
         )
+    elif algorithm == "auto" and is_faster_widened(batch, weight, groups):
+        with torch.autocast("cpu", enabled=False):
+            wide = batch.float(), weight.float(), None if bias is None else bias.float()
+            out = conv_transpose2d(*wide, *options, groups, geometry[4:]).to(batch.dtype)
     else:
-        parts = (geometry[:2], geometry[2:4], list(extra), groups, geometry[4:])
-        out = functional.conv_transpose2d(batch, weight, bias, *parts)
+        out = functional.conv_transpose2d(batch, weight, bias, *options, groups, geometry[4:])
     return out if input.dim() == 4 else out[0]
 
 
