@@ -89,10 +89,10 @@ void pool_row(const MaxPoolShape& s, const T* plane, int64_t oy, T* out, Index* 
       ++ox;
       continue;
     }
-    // Windows from here on that lie inside the row.
+    // Windows from here on that lie inside the row. Lanes far apart are read one by one, which few do not repay.
     const int64_t last = s.width - 1 - (s.g.kernel_x - 1) * s.g.dilation_x;
-    if (x >= 0 && x <= last && s.channels == 1 && in_vectors) {
-      const int64_t inside = min_of((last - x) / s.g.stride_x + 1, s.out_w - ox);
+    const int64_t inside = x < 0 || x > last ? 0 : min_of((last - x) / s.g.stride_x + 1, s.out_w - ox);
+    if (s.channels == 1 && in_vectors && inside >= (s.g.stride_x <= 2 ? 1 : 4)) {
       for_each_vector<Accum<T>>(inside, [&](int64_t i, int, auto count) {
         pool_lanes(s, plane, position + i * s.g.stride_x, rows, Taps{0, s.g.kernel_x}, s.g.stride_x, s.g.stride_x,
                    count, out + ox + i, index + ox + i);
