@@ -60,16 +60,8 @@ FV_HD Box<Vec<A>> iou_gradient_of(const Box<Vec<A>>& a, const Box<Vec<A>>& b, Ve
   return d;
 }
 
-// Adds g times the gradient by a.
-template <IouKind kKind, class A>
-FV_HD void add_gradient(Box<Vec<A>>& sum, const Box<Vec<A>>& a, const Box<Vec<A>>& b, Vec<A> angle_a, Vec<A> angle_b,
-                        double eps, Vec<A> g) {
-  if constexpr (kKind == IouKind::plain) {  // most pairs are apart: their gradient is 0
-    const Box<Vec<A>> overlap = intersection(a, b);
-    const auto apart = either(overlap.x2 < overlap.x1, overlap.y2 < overlap.y1);
-    if (!any(!both(apart, g - g == Vec<A>(A(0))))) return;
-  }
-  const Box<Vec<A>> d = iou_gradient_of<kKind, A>(a, b, angle_a, angle_b, eps);
+template <class A>
+FV_HD void add_scaled(Box<Vec<A>>& sum, const Box<Vec<A>>& d, Vec<A> g) {
   const auto zero_or = [&](Vec<A> v) { return select(g == Vec<A>(A(0)), Vec<A>(A(0)), v * g); };
   sum.x1 = sum.x1 + zero_or(d.x1), sum.y1 = sum.y1 + zero_or(d.y1);
   sum.x2 = sum.x2 + zero_or(d.x2), sum.y2 = sum.y2 + zero_or(d.y2);
@@ -133,8 +125,8 @@ void backward(const BoxIouShape& s, const T* grad, const T* boxes1, const T* box
           const int64_t count = min_of<int64_t>(kLanes<A>, s.rows - i);
           const Vec<A> gi = load_vector(g + i, count);
           Box<Vec<A>> da{A(0), A(0), A(0), A(0)}, db = da;
-          add_gradient<kKind, A>(da, a.at(i), b.at(i), a.angle_at(i), b.angle_at(i), s.eps, gi);
-          add_gradient<kKind, A>(db, b.at(i), a.at(i), b.angle_at(i), a.angle_at(i), s.eps, gi);
+          add_scaled(da, iou_gradient_of<kKind, A>(a.at(i), b.at(i), a.angle_at(i), b.angle_at(i), s.eps), gi);
+          add_scaled(db, iou_gradient_of<kKind, A>(b.at(i), a.at(i), b.angle_at(i), a.angle_at(i), s.eps), gi);
           store_lanes(to1 + 4 * i, da, count);
           store_lanes(to2 + 4 * i, db, count);
         }
@@ -148,8 +140,8 @@ void backward(const BoxIouShape& s, const T* grad, const T* boxes1, const T* box
         const auto ai = broadcast(box);
         Box<Vec<A>> sum{A(0), A(0), A(0), A(0)};
         for (int64_t j = 0; j < s.cols; j += kLanes<A>)
-          add_gradient<kKind, A>(sum, ai, b.at(j), Vec<A>(a.angle[i]), b.angle_at(j), s.eps,
-                                 load_vector(g + i * s.cols + j, min_of<int64_t>(kLanes<A>, s.cols - j)));
+          add_scaled(sum, iou_gradient_of<kKind, A>(ai, b.at(j), Vec<A>(a.angle[i]), b.angle_at(j), s.eps),
+                     load_vector(g + i * s.cols + j, min_of<int64_t>(kLanes<A>, s.cols - j)));
         store_box<T>(to1 + 4 * i, {sum_of(sum.x1), sum_of(sum.y1), sum_of(sum.x2), sum_of(sum.y2)});
       }
     });
@@ -158,8 +150,10 @@ void backward(const BoxIouShape& s, const T* grad, const T* boxes1, const T* box
         const int64_t count = min_of<int64_t>(kLanes<A>, s.cols - j);
         Box<Vec<A>> sum{A(0), A(0), A(0), A(0)};
         for (int64_t i = 0; i < s.rows; ++i)
-          add_gradient<kKind, A>(sum, b.at(j), broadcast(Box<A>{a.x1[i], a.y1[i], a.x2[i], a.y2[i]}), b.angle_at(j),
-                                 Vec<A>(a.angle[i]), s.eps, load_vector(g + i * s.cols + j, count));
+          add_scaled(sum,
+                     iou_gradient_of<kKind, A>(b.at(j), broadcast(Box<A>{a.x1[i], a.y1[i], a.x2[i], a.y2[i]}),
+                                               b.angle_at(j), Vec<A>(a.angle[i]), s.eps),
+                     load_vector(g + i * s.cols + j, count));
         store_lanes(to2 + 4 * j, sum, count);
       }
     });
