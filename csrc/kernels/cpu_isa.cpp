@@ -4,6 +4,10 @@
 
 #include <atomic>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace fastvision {
 namespace {
 
@@ -14,6 +18,18 @@ CpuIsa initial_isa() {
     if (strcmp(wanted, name_of(isa)) == 0 && isa <= best_cpu_isa()) return isa;
   return best_cpu_isa();
 }
+
+#if defined(__x86_64__)
+// Leaf 7 of cpuid: what __builtin_cpu_supports knows of it depends on the compiler.
+struct Features {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+Features features(unsigned part) {
+  Features f;
+  if (!__get_cpuid_count(7, part, &f.eax, &f.ebx, &f.ecx, &f.edx)) return {};
+  return f;
+}
+#endif
 
 std::atomic<CpuIsa>& current() {
   static std::atomic<CpuIsa> isa{initial_isa()};
@@ -45,12 +61,14 @@ void set_cpu_isa(CpuIsa isa) {
 
 #if defined(__x86_64__)
 const char* bfloat16_products() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("amx-bf16") ? "matrices" : __builtin_cpu_supports("avx512bf16") ? "vectors" : "float32";
+  const Features seven = features(0);
+  if (seven.edx >> 22 & 1) return "matrices";                         // AMX-BF16
+  const bool vectors = seven.eax >= 1 && (features(1).eax >> 5 & 1);  // AVX512_BF16
+  return vectors && best_cpu_isa() == CpuIsa::avx512 ? "vectors" : "float32";
 }
 const char* float16_products() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512fp16") ? "vectors" : "float32";
+  const bool vectors = features(0).edx >> 23 & 1;  // AVX512_FP16
+  return vectors && best_cpu_isa() == CpuIsa::avx512 ? "vectors" : "float32";
 }
 #else
 const char* bfloat16_products() { return "unknown"; }
