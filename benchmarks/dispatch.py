@@ -1,8 +1,8 @@
 """Measures what ``algorithm="auto"`` of the convolutions decides on: ``python -m benchmarks.dispatch``.
 
 Prints the table of docs/kernels/dispatch.md: for each problem, layout and map the own kernels and torch's, in turns in
-one process, and what ``auto`` takes, then how good these choices are. Ends with 1 where ``auto`` is more than 3 %
-slower than torch.
+one process, and what ``auto`` takes, then how good these choices are: "float32" is torch or an own kernel after
+widening 16 bits, with its time. Ends with 1 where ``auto`` is more than 3 % slower than torch.
 """
 
 import argparse
@@ -11,17 +11,20 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from fastvision import ops
+from fastvision.ops import _dispatch
 from fastvision.ops._convolution import own_forward
-from fastvision.ops._dispatch import Map, own_is_faster
+from fastvision.ops._dispatch import Map, is_faster_widened, own_is_faster
 from torch import Tensor
 
 from .measure import Call, on_cpu
 
 TOLERANCE = 1.03
+
+Taken = Literal["own", "torch", "float32"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,15 @@ PROBLEMS += [
 ]
 PROBLEMS += [_dense(16, 112), _dense(32, 56), _dense(48, 56), _dense(64, 14), _dense(64, 56), _dense(128, 28)]
 PROBLEMS += [_dense(256, 50), _dense(512, 7), _dense(512, 14), _dense(512, 28), _dense(512, 65, 2)]
+PROBLEMS += [
+    _dense(16, 16),
+    Problem("3 x 3, stride 2, 64 x 14 x 14", 64, 64, 14, 3, 2, 1, transposed=False),
+    Problem("7 x 7, stride 2, 3 x 64 x 64 -> 64", 3, 64, 64, 7, 2, 3, transposed=False),
+    Problem("1 x 1, 512 x 7 x 7", 512, 512, 7, 1, transposed=False),
+    Problem("3 x 3, 4 groups, 64 x 28 x 28", 64, 64, 28, 3, 1, 1, 1, 4, False),
+    Problem("depthwise 3 x 3, 64 x 28 x 28", 64, 64, 28, 3, 1, 1, 1, 64, False),
+    Problem("depthwise 3 x 3, stride 2, 64 x 28 x 28", 64, 64, 28, 3, 2, 1, 1, 64, False),
+]
 PROBLEMS += [_dense(256, 33, 6), _dense(2048, 33, 12, 256), _dense(2048, 33, 18, 256), _dense(512, 65, 24, 256)]
 
 
@@ -102,7 +114,7 @@ def random_problems(count: int, seed: int) -> Iterator[Problem]:
         count -= 1
 
 
-def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[Map, bool, Callable[[str], Call]]]:
+def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[Map, Taken, Callable[[str], Call]]]:
     """(map, what auto takes, a maker of calls by algorithm) for the result and both gradients."""
     g = torch.Generator().manual_seed(0)
     format = torch.channels_last if channels_last else torch.contiguous_format
@@ -128,12 +140,17 @@ def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[
 
     geometry = [p.stride, p.stride, p.padding, p.padding, p.dilation, p.dilation]
     forward: tuple[Map, Map] = ("scatter", "gather") if p.transposed else ("gather", "scatter")
-    yield forward[0], own_is_faster(forward[0], x, weight, geometry, p.groups), lambda a: lambda: call(x, weight, a)
+
+    def taken(which: Map, x: Tensor, weight: Tensor) -> Taken:
+        if own_forward(forward[0], "auto", x, weight, geometry, p.groups):
+            return "own" if own_is_faster(which, x, weight, geometry, p.groups) else "torch"
+        return "float32" if is_faster_widened(x, weight, p.groups) else "torch"  # and so are its gradients
+
+    yield forward[0], taken(forward[0], x, weight), lambda a: lambda: call(x, weight, a)
     gradients: tuple[Map, Map] = (forward[1], "product")
     for of, which in enumerate(gradients):
         inputs = x.detach().requires_grad_(of == 0), weight.detach().requires_grad_(of == 1)
-        problem = (*inputs, geometry, p.groups)  # torch's result has torch's gradients
-        yield which, own_forward(forward[0], "auto", *problem) and own_is_faster(which, *problem), gradient(of)
+        yield which, taken(which, *inputs), gradient(of)
 
 
 def main() -> int:
@@ -144,30 +161,37 @@ def main() -> int:
     parser.add_argument("--only", default="", help="problems with this in their name")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="results of N random dense problems instead")
     parser.add_argument("--seed", type=int, default=0, help="of the random problems")
+    parser.add_argument(
+        "--product", type=float, metavar="X", help="decide as if torch took X times as long for a product as in float32"
+    )
     options = parser.parse_args()
+    dtype: torch.dtype = getattr(torch, options.dtype)
+    if options.product is not None:
+        _dispatch._PRODUCT[dtype] = options.product
     print(f"| {options.dtype}, {options.threads} thread(s) | layout | map | own ms | torch ms | auto takes |")
     print("|---|---|---|---|---|---|")
-    won: list[float] = []  # how many times as fast as torch the own kernels are where they are taken
+    won: list[float] = []  # how many times as fast as torch "auto" is where it does not take torch
     missed = 0
     problems = random_problems(options.random, options.seed) if options.random else iter(PROBLEMS)
     for p in (p for p in problems if options.only in p.name):
         for channels_last in (False, True):
-            rows = maps(p, getattr(torch, options.dtype), channels_last)
-            for which, own, make in islice(rows, 1) if options.random else rows:
+            rows = maps(p, dtype, channels_last)
+            for which, taken, make in islice(rows, 1) if options.random else rows:
                 calls = {"own": make("fastvision"), "torch": make("torch")}
+                calls |= {"float32": make("auto")} if taken == "float32" else {}
                 for warm_up in calls.values():
                     warm_up()
                 times = on_cpu(calls, options.threads, options.seconds)
-                a, b = ((t.cpu if options.threads == 1 else t.wall) for t in (times["own"], times["torch"]))
-                slower = (a if own else b) > TOLERANCE * min(a, b)
-                won += [b / a] if own else []
-                missed += not own and b > 1.1 * a
-                layout, taken = "NHWC" if channels_last else "NCHW", "own" if own else "torch"
-                note = " (slower)" if slower else ""
-                print(f"| {p.name} | {layout} | {which} | {a:.3g} | {b:.3g} | {taken}{note} |", flush=True)
+                ms = {name: t.cpu if options.threads == 1 else t.wall for name, t in times.items()}
+                note = f" {ms[taken]:.3g}" if taken == "float32" else ""
+                note += " (slower)" if ms[taken] > TOLERANCE * min(ms.values()) else ""
+                won += [ms["torch"] / ms[taken]] if taken != "torch" else []
+                missed += taken == "torch" and ms["torch"] > 1.1 * ms["own"]
+                shown = f"{'NHWC' if channels_last else 'NCHW'} | {which} | {ms['own']:.3g} | {ms['torch']:.3g}"
+                print(f"| {p.name} | {shown} | {taken}{note} |", flush=True)
     wrong = sum(factor * TOLERANCE < 1 for factor in won)
     mean = f", {statistics.geometric_mean(won):.3g} times as fast as torch (geometric mean)" if won else ""
-    print(f"own kernels taken {len(won)} times{mean}, more than 3 % slower {wrong} times", end="; ")
+    print(f"own kernels or float32 taken {len(won)} times{mean}, more than 3 % slower {wrong} times", end="; ")
     print(f"not taken although 1.1 times as fast {missed} times")
     return int(wrong > 0)
 

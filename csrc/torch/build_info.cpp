@@ -1,4 +1,4 @@
-// What this library was built with, and which instruction set its CPU twins use, and what the processor can.
+// What this library was built with, which instruction set its CPU twins use, and what the processor multiplies.
 #include <torch/csrc/stable/library.h>
 
 #include <stdexcept>

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(text, end="")
     else:
-        done = f"{len(entries)} detections in {len(paths) - len(skipped)} images"
+        done = f"detections: {len(entries)}, images: {len(paths) - len(skipped)}"
         left_out = f", {len(skipped)} skipped (skipped.txt)" if skipped else ""
         print(f"{done}{left_out}: {options.output / 'predictions.json'}")
     return 0

@@ -1,6 +1,7 @@
 """3 x 3 convolutions of many channels by the CPU kernel that saves products, against torch in float64."""
 
 import itertools
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from convolutions import by_definition
 from fastvision import _lib, nn, ops
 from fastvision.ops import _dispatch
 from fastvision.ops._dispatch import own_is_faster
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from support import FORMATS, LAYOUTS, Backend, lay_out, seeds
 from torch.nn import functional
@@ -29,7 +30,29 @@ def own(*arguments):
     return ops.conv2d(*arguments, algorithm="fastvision")
 
 
-@given(
+class Problem(NamedTuple):
+    seed: int
+    batch: int
+    size: tuple[int, int]
+    width: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    with_bias: bool
+    format: torch.memory_format
+    layout: str
+
+    def has_windows(self):
+        return all(self.size[k] + 2 * self.padding[k] > 2 * self.dilation[k] for k in (0, 1))
+
+    def inputs(self, draw):
+        """Input, weight and bias of what draw(*shape) returns."""
+        x, weight = draw(self.batch, self.width[0], *self.size), draw(self.width[1], self.width[0], 3, 3)
+        x = lay_out(x.to(memory_format=self.format), self.layout).requires_grad_()
+        return x, weight, draw(self.width[1]) if self.with_bias else None
+
+
+problems = st.builds(
+    Problem,
     seed=seeds,
     batch=st.sampled_from([1, 1, 3]),
     size=st.tuples(sizes, sizes),
@@ -39,55 +62,39 @@ def own(*arguments):
     with_bias=st.booleans(),
     format=st.sampled_from(FORMATS),
     layout=st.sampled_from(LAYOUTS),
-)
-def test_small_multiples_of_an_eighth_are_exact(
-    cpu, seed, batch, size, width, padding, dilation, with_bias, format, layout
-):
+).filter(Problem.has_windows)
+
+
+@given(p=problems)
+def test_small_multiples_of_an_eighth_are_exact(cpu, p):
     """All transforms are sums with factors 1/2: every intermediate value has less than 24 bits."""
-    assume(all(size[k] + 2 * padding[k] > 2 * dilation[k] for k in (0, 1)))
-    g = cpu.vary(seed)
+    g = cpu.vary(p.seed)
 
     def draw(*shape):
         return torch.randint(-8, 9, shape, generator=g) / 8
 
-    x, weight = draw(batch, width[0], *size).to(memory_format=format), draw(width[1], width[0], 3, 3)
-    x = lay_out(x, layout).requires_grad_()
+    x, weight, bias = p.inputs(draw)
     exact = x.detach().double().requires_grad_()
-    bias = draw(width[1]) if with_bias else None
-    out = own(x, weight, bias, 1, padding, dilation)
+    out = own(x, weight, bias, 1, p.padding, p.dilation)
     wide_bias = None if bias is None else bias.double()
-    expected = functional.conv2d(exact, weight.double(), wide_bias, 1, padding, dilation)
+    expected = functional.conv2d(exact, weight.double(), wide_bias, 1, p.padding, p.dilation)
     assert torch.equal(out.double(), expected)
-    grad = draw(*out.shape).to(memory_format=format)
+    grad = draw(*out.shape).to(memory_format=p.format)
     (ours,), (theirs,) = torch.autograd.grad(out, x, grad), torch.autograd.grad(expected, exact, grad.double())
     assert torch.equal(ours.double(), theirs)
 
 
-@given(
-    seed=seeds,
-    batch=st.sampled_from([1, 1, 3]),
-    size=st.tuples(sizes, sizes),
-    width=st.tuples(channels, channels),
-    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
-    dilation=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    with_bias=st.booleans(),
-    dtype=st.sampled_from(HALVES),
-    format=st.sampled_from(FORMATS),
-    layout=st.sampled_from(LAYOUTS),
-)
-def test_16_bits_are_rounded_once(cpu, seed, batch, size, width, padding, dilation, with_bias, dtype, format, layout):
+@given(p=problems, dtype=st.sampled_from(HALVES))
+def test_16_bits_are_rounded_once(cpu, p, dtype):
     """The larger tiles' errors in float32, as a share of what is added up, are far below 16 bits."""
-    assume(all(size[k] + 2 * padding[k] > 2 * dilation[k] for k in (0, 1)))
-    g = cpu.vary(seed)
+    g = cpu.vary(p.seed)
 
     def draw(*shape):
         return torch.randn(shape, generator=g).to(dtype)
 
-    x, weight = draw(batch, width[0], *size).to(memory_format=format), draw(width[1], width[0], 3, 3)
-    bias = draw(width[1]) if with_bias else None
-    x = lay_out(x, layout).requires_grad_()
-    out = own(x, weight, bias, 1, padding, dilation)
-    grad = draw(*out.shape).to(memory_format=format)
+    x, weight, bias = p.inputs(draw)
+    out = own(x, weight, bias, 1, p.padding, p.dilation)
+    grad = draw(*out.shape).to(memory_format=p.format)
     (by_x,) = torch.autograd.grad(out, x, grad)
 
     def check(found, exact, magnitude):
@@ -97,7 +104,7 @@ def test_16_bits_are_rounded_once(cpu, seed, batch, size, width, padding, dilati
 
     def exactly(x, weight, bias, grad):
         x = x.detach().double().requires_grad_()
-        out = functional.conv2d(x, weight.double(), bias, 1, padding, dilation)
+        out = functional.conv2d(x, weight.double(), bias, 1, p.padding, p.dilation)
         return out.detach(), torch.autograd.grad(out, x, grad.double())[0]
 
     sums = exactly(x, weight, None if bias is None else bias.double(), grad)
@@ -116,9 +123,7 @@ def test_many_weights_for_many_tiles(cpu, format):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(
-    "size", [(41, 37), (16, 15)]
-)  # of one image: many tiles, and so few that weights come by panels
+@pytest.mark.parametrize("size", [(41, 37), (16, 15)])  # an image of many tiles; of so few that weights come by panels
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_threads_blocks_panels_and_vectors_give_equal_bits(format, dilation, size, dtype):

@@ -16,7 +16,6 @@ from ._regions import is_channels_last
 # gradient of convolution by its input. product: the gradient of both by their weight.
 Map = Literal["gather", "scatter", "product"]
 
-
 # How long torch takes on this processor for a product, with one of float32 as the unit. 0: not known, or out of reach.
 _BFLOAT16 = {"float32": 3.0, "vectors": 0.5}.get(_lib.build_info()["cpu_bfloat16"], 0.0)
 _FLOAT16 = {"float32": 5.0, "vectors": 0.5}.get(_lib.build_info()["cpu_float16"], 0.0)
