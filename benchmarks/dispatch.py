@@ -144,7 +144,7 @@ def maps(p: Problem, dtype: torch.dtype, channels_last: bool) -> Iterator[tuple[
     def taken(which: Map, x: Tensor, weight: Tensor) -> Taken:
         if own_forward(forward[0], "auto", x, weight, geometry, p.groups):
             return "own" if own_is_faster(which, x, weight, geometry, p.groups) else "torch"
-        return "float32" if is_faster_widened(x, weight, p.groups) else "torch"  # and so are its gradients
+        return "float32" if is_faster_widened(x, weight, p.groups) else "torch"  # and so its gradients
 
     yield forward[0], taken(forward[0], x, weight), lambda a: lambda: call(x, weight, a)
     gradients: tuple[Map, Map] = (forward[1], "product")

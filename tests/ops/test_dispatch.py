@@ -10,6 +10,13 @@ from fastvision.ops._dispatch import own_is_faster
 from support import FORMATS
 
 
+@pytest.fixture(autouse=True)
+def vectors_of_16_bits(monkeypatch):
+    """On every processor the choices of one that multiplies them."""
+    for dtype in (torch.bfloat16, torch.float16):
+        monkeypatch.setitem(_dispatch._PRODUCT, dtype, 0.5)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_each_gradient_is_chosen_by_itself(format):
     """auto where result and gradients come from both: equal to torch, twice differentiable."""
@@ -238,9 +245,8 @@ def test_auto_in_float16(choice, format):
     assert own_is_faster(which, x, weight, (1, 1, 0, 0, 1, 1), groups) == always
 
 
-def test_gradients_of_weights_in_float16(monkeypatch):
+def test_gradients_of_weights_in_float16():
     """torch's take hundreds of times as long: for their sake the result is also an own one, if it is not widened."""
-    monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 0.5)
     x, weight = (torch.rand(*shape, dtype=torch.float16) for shape in ((1, 16, 20, 20), (16, 16, 3, 3)))
     assert "Convolution" in type(ops.conv2d(x.clone().requires_grad_(), weight).grad_fn).__name__
     weight.requires_grad_()
@@ -254,7 +260,7 @@ def test_gradients_of_weights_in_float16(monkeypatch):
 
 WIDENED = [
     (lambda x, w, b, a: ops.conv2d(x, w, b, 2, 1, algorithm=a), (16, 24, 3, 3)),
-    (lambda x, w, b, a: ops.conv2d(x, w, b, groups=2, algorithm=a), (16, 12, 1, 1)),
+    (lambda x, w, b, a: ops.conv2d(x, w, b, groups=2, algorithm=a), (16, 12, 3, 3)),
     (lambda x, w, b, a: ops.conv_transpose2d(x, w, b, 2, 1, 1, algorithm=a), (24, 16, 3, 3)),
 ]
 
@@ -264,7 +270,7 @@ WIDENED = [
 def test_auto_widens_what_the_processor_cannot_multiply(monkeypatch, call, shape, dtype):
     """The result and the gradients are those of float32, rounded once."""
     g = torch.Generator().manual_seed(1)
-    inputs = [torch.randn(s, generator=g).to(dtype).requires_grad_() for s in ((2, 24, 9, 11), shape, (16,))]
+    inputs = [torch.randn(s, generator=g).to(dtype).requires_grad_() for s in ((4, 24, 9, 11), shape, (16,))]
     results = []
     for product in (0.0, 5.0):
         monkeypatch.setitem(_dispatch._PRODUCT, dtype, product)
@@ -285,9 +291,49 @@ def test_auto_widens_what_the_processor_cannot_multiply(monkeypatch, call, shape
     assert tangent.dtype == dtype
 
 
+SLOW = [  # which, input, weight, groups, stride, what float16 takes in NCHW, and channels_last
+    ("gather", (1, 8, 15, 17), (8, 8, 1, 1), 1, 1, "torch", "torch"),  # 16,320 products
+    ("gather", (1, 8, 16, 16), (8, 8, 1, 1), 1, 1, "own", "own"),
+    ("gather", (1, 16, 11, 12), (16, 8, 5, 5), 2, 2, "own", "own"),
+    ("gather", (1, 64, 11, 11), (64, 64, 1, 1), 1, 1, "own", "own"),
+    ("gather", (1, 64, 8, 16), (64, 64, 1, 1), 1, 1, "float32", "float32"),  # 2^19
+    ("gather", (1, 64, 14, 14), (64, 64, 3, 3), 1, 2, "float32", "float32"),
+    ("gather", (1, 64, 28, 28), (64, 16, 3, 3), 4, 1, "float32", "float32"),
+    ("scatter", (1, 64, 28, 28), (64, 16, 3, 3), 4, 1, "float32", "float32"),
+    ("gather", (1, 64, 28, 28), (64, 64, 2, 2), 1, 2, "own", "own"),
+    ("scatter", (1, 64, 28, 28), (64, 64, 2, 2), 1, 2, "own", "own"),
+    ("product", (1, 64, 28, 28), (64, 64, 2, 2), 1, 2, "own", "own"),
+    ("product", (1, 64, 28, 28), (64, 64, 3, 3), 1, 1, "own", "own"),
+    ("gather", (1, 64, 28, 28), (64, 16, 2, 2), 4, 2, "float32", "float32"),
+    ("gather", (1, 96, 56, 56), (96, 1, 7, 7), 96, 1, "own", "own"),
+    ("scatter", (1, 96, 56, 56), (96, 1, 7, 7), 96, 1, "own", "own"),
+    ("product", (1, 96, 56, 56), (96, 1, 3, 3), 96, 1, "own", "own"),
+    ("gather", (1, 96, 56, 56), (96, 1, 3, 3), 96, 2, "own", "own"),
+    ("scatter", (1, 96, 56, 56), (96, 1, 3, 3), 96, 2, "own", "own"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("which", "input", "weight", "groups", "stride", "planes", "last"), SLOW)
+def test_auto_of_16_bits_that_the_processor_widens(
+    monkeypatch, which, input, weight, groups, stride, planes, last, dtype
+):
+    """torch is quicker for bfloat16 in NCHW with one channel per group and strides, slower for few pixels."""
+    monkeypatch.setitem(_dispatch._PRODUCT, dtype, 3.0)
+    x, weight = torch.empty(input, dtype=dtype), torch.empty(weight, dtype=dtype)
+    if dtype == torch.bfloat16:
+        planes = "torch" if groups == 96 and stride == 2 else planes.replace("torch", "own")
+        last = last.replace("torch", "own")
+    for format, expected in zip(FORMATS, (planes, last), strict=True):
+        problem = (x.to(memory_format=format), weight)
+        own = own_is_faster(which, *problem, [stride, stride, 0, 0, 1, 1], groups)
+        taken = "own" if own else "float32" if _dispatch.is_faster_widened(*problem, groups) else "torch"
+        assert taken == expected
+
+
 def test_widened_modules(monkeypatch):
-    module, x = nn.Conv2d(8, 8, 3, stride=2).half(), torch.rand(1, 8, 9, 9).half()
+    module, x = nn.Conv2d(40, 40, 3, stride=2).half(), torch.rand(1, 40, 9, 9).half()
     monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 5.0)
     assert torch.equal(module(x), ops.conv2d(x.float(), module.weight.float(), module.bias.float(), 2).half())
     with pytest.raises(RuntimeError, match="type"):
-        module(torch.ones(1, 8, 9, 9, dtype=torch.uint8))
+        module(torch.ones(1, 40, 9, 9, dtype=torch.uint8))

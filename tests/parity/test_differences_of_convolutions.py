@@ -86,5 +86,5 @@ def test_winograd_in_16_bits_rounds_as_direct_summation(dtype):
 def test_16_bits_are_widened_where_the_processor_cannot_multiply_them(monkeypatch):
     monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 5.0)
     g = torch.Generator().manual_seed(1)
-    x, weight = torch.randn(1, 24, 9, 9, generator=g).half(), torch.randn(16, 24, 3, 3, generator=g).half()
+    x, weight = torch.randn(1, 24, 15, 15, generator=g).half(), torch.randn(16, 24, 3, 3, generator=g).half()
     assert torch.equal(ops.conv2d(x, weight, stride=2), functional.conv2d(x.float(), weight.float(), stride=2).half())

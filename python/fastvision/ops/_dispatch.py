@@ -12,6 +12,9 @@ from torch import Tensor
 from .. import _lib
 from ._regions import is_channels_last
 
+# Of 16 bits that the processor has to widen: so few that calls take longer, for torch in float16 and for a conversion.
+_FEWEST_PRODUCTS, _FEW_PRODUCTS = 2**14, 2**19
+
 # gather: convolution, and the gradient of transposed convolution by its input. scatter: transposed convolution, and the
 # gradient of convolution by its input. product: the gradient of both by their weight.
 Map = Literal["gather", "scatter", "product"]
@@ -32,20 +35,26 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
         return True  # torch 2.13 may crash
     if torch.compiler.is_exporting():
         return False  # an exported program may run elsewhere
+    slow, products = _is_slow_product(input.dtype), _count_products(input, weight)
+    if slow and products < _FEW_PRODUCTS:
+        return products >= _FEWEST_PRODUCTS or input.dtype == torch.bfloat16
     if _is_slow_in_torch(which, input, groups, depthwise):
         return True
     channels_last, wide = is_channels_last(input), input.element_size() > 2
     if not depthwise:
         if _is_faster_dense(which, input, weight, geometry, groups):
             return True
-        side_by_side = has_windows_side_by_side(weight, geometry)
-        return side_by_side and _is_faster_side_by_side(which, input, weight, groups, channels_last)
+        if not has_windows_side_by_side(weight, geometry):
+            return False
+        return (slow and groups == 1) or _is_faster_side_by_side(which, input, weight, groups, channels_last)
     unit_stride = max(geometry[:2]) == 1
+    if slow and (channels_last or unit_stride or input.dtype == torch.float16):
+        return True
     if dilation > 1:
         return dilation >= 8 or which != "gather" or (unit_stride and not channels_last)
     if which == "product" and min(kernel) >= 5 and (unit_stride or channels_last):
         return True
-    if which == "scatter" and not unit_stride and not wide:
+    if which == "scatter" and not unit_stride and not wide and not slow:
         return True
     if unit_stride:
         narrowest = 14 if max(kernel) <= 3 else 28  # of the maps for which rows of a plane are long enough
@@ -62,10 +71,21 @@ def own_is_faster(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[
 
 def is_faster_widened(input: Tensor, weight: Tensor, groups: int) -> bool:
     """Whether torch takes longer for 16 bits than for float32 and conversions: the processor has no such products."""
-    if input.element_size() > 2 or input.device.type != "cpu" or torch.compiler.is_exporting():
+    if input.device.type != "cpu" or torch.compiler.is_exporting():
         return False
     depthwise = groups == weight.shape[0] and weight.shape[1] == 1
-    return _PRODUCT.get(input.dtype, 0.0) > 1 and not (depthwise and input.dtype == torch.bfloat16)
+    if not _is_slow_product(input.dtype) or (depthwise and input.dtype == torch.bfloat16):
+        return False
+    return _count_products(input, weight) >= _FEWEST_PRODUCTS
+
+
+def _is_slow_product(dtype: torch.dtype) -> bool:
+    return _PRODUCT.get(dtype, 0.0) > 1
+
+
+def _count_products(input: Tensor, weight: Tensor) -> int:
+    """As if the stride were 1."""
+    return input.shape[0] * input.shape[2] * input.shape[3] * weight.numel()
 
 
 def own_for_gradients(which: Map, input: Tensor, weight: Tensor, geometry: Sequence[int], groups: int) -> bool:
@@ -155,6 +175,8 @@ def _is_slow_in_torch(which: Map, input: Tensor, groups: int, depthwise: bool) -
     """What oneDNN has no kernels for on the CPU: torch's take up to hundreds of times as long."""
     if input.device.type != "cpu":
         return False
+    if _is_slow_product(input.dtype):
+        return which == "product" and not depthwise
     if input.dtype == torch.float16:
         return which == "product" or (which == "scatter" and groups > 1)
     return input.dtype == torch.float64 and depthwise

@@ -47,8 +47,9 @@ def conv2d(
             the processor multiplies matrices of them), and for large maps and 2 x 2 windows side by side (in
             channels_last mostly the gradient by the weight), for one channel per group in float64, where torch is slow
             with 3 x 3 kernels whose dilation is near half of the map, for large dense problems in float64, and for
-            gradients by a float16 weight, which take torch hundreds of times as long. What else has a 16-bit dtype that
-            the processor cannot multiply (``fastvision info`` says which) is computed in float32 and rounded once.
+            gradients by a float16 weight, which take torch hundreds of times as long. In a 16-bit dtype that the
+            processor cannot multiply (``fastvision info`` says which) also for few pixels, one channel per group and
+            windows side by side; what else has such a dtype is computed in float32 and rounded once.
             The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
@@ -85,19 +86,28 @@ def conv2d(
         check_arguments(op, batch, weight, bias, geometry, groups, False)
     except RuntimeError as error:
         raise _lib.translate(error) from None
-    size = _output_size(batch, weight, geometry)
-    out: Tensor
+    out = _by(algorithm, batch, weight, bias, geometry, groups, _output_size(batch, weight, geometry))
+    return out if input.dim() == 4 else out[0]
+
+
+def _by(
+    algorithm: str,
+    batch: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[int],
+    groups: int,
+    size: list[int],
+) -> Tensor:
     if own_forward("gather", algorithm, batch, weight, geometry, groups):
-        out = conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions())
-    elif algorithm == "auto" and is_faster_widened(batch, weight, groups):
+        return conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions())
+    if algorithm == "auto" and is_faster_widened(batch, weight, groups):
         with torch.autocast("cpu", enabled=False):
             wide = batch.float(), weight.float(), None if bias is None else bias.float()
-            out = conv2d(*wide, geometry[:2], geometry[2:4], geometry[4:], groups).to(batch.dtype)
-    else:
-        if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
-            batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
-        out = functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)
-    return out if input.dim() == 4 else out[0]
+            return _by("auto", *wide, geometry, groups, size).to(batch.dtype)
+    if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
+        batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
+    return functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)
 
 
 def _named_padding(

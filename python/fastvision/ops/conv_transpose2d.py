@@ -88,19 +88,29 @@ def conv_transpose2d(
     ]
     if min(size) < 1:
         raise ValueError(f"{op}: padding: expected an output of at least 1x1, got {size[0]}x{size[1]}")
-    options = geometry[:2], geometry[2:4], list(extra)
-    out: Tensor
+    out = _by(algorithm, batch, weight, bias, geometry, list(extra), groups, size)
+    return out if input.dim() == 4 else out[0]
+
+
+def _by(
+    algorithm: str,
+    batch: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: list[int],
+    output_padding: list[int],
+    groups: int,
+    size: list[int],
+) -> Tensor:
     if own_forward("scatter", algorithm, batch, weight, geometry, groups):
-        out = conv_transpose2d_op(
-            batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
-        )
-    elif algorithm == "auto" and is_faster_widened(batch, weight, groups):
+        options = geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
+        return conv_transpose2d_op(batch, weight, bias, *options)
+    if algorithm == "auto" and is_faster_widened(batch, weight, groups):
         with torch.autocast("cpu", enabled=False):
             wide = batch.float(), weight.float(), None if bias is None else bias.float()
-            out = conv_transpose2d(*wide, *options, groups, geometry[4:]).to(batch.dtype)
-    else:
-        out = functional.conv_transpose2d(batch, weight, bias, *options, groups, geometry[4:])
-    return out if input.dim() == 4 else out[0]
+            return _by("auto", *wide, geometry, output_padding, groups, size).to(batch.dtype)
+    options = geometry[:2], geometry[2:4], output_padding, groups, geometry[4:]
+    return functional.conv_transpose2d(batch, weight, bias, *options)
 
 
 def upsample_bilinear_kernel(
