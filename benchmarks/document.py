@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .machine import slug
-from .report import best_rival, factor, keys, mean_ratio, number, percent, ratio, share, slower
+from .report import best_rival, factor, keys, means, number, percent, ratio, share, slower
 from .run import OURS, Results, Row
 from .workload import SUITES
 
@@ -100,16 +100,17 @@ def _machine(results: Results) -> Iterator[str]:
     for warning in results.warnings:
         yield f"- warning: {warning}"
     rivals = dict.fromkeys(name for row in results.rows for by in row.times.values() for name in by if name != OURS)
-    yield "\nGeometric means of how many times as long they take:\n"
+    yield "\nGeometric means of how many times as long they take, over all workloads, and over ops, each once:\n"
     timed = [row for row in results.rows if row.times]
     all_keys = list(dict.fromkeys(key for row in timed for key in row.times))
-    yield "| rival | " + " | ".join(_unit(key) for key in all_keys) + " |"
-    yield "|---|" + "---:|" * len(all_keys)
+    yield "| rival | " + " | ".join(f"{_unit(key)}, workloads | ops" for key in all_keys) + " |"
+    yield "|---|" + "---:|" * 2 * len(all_keys)
     for rival in (None, *rivals):
         cells = []
         for key in all_keys:
-            mean = mean_ratio(timed, rival, key)
-            cells.append(f"{factor(mean[0])} over {mean[1]}" if mean else "-")
+            mean = means(timed, rival, key)
+            cells.append(f"{factor(mean.of_workloads)} over {mean.workloads}" if mean else "-")
+            cells.append(f"{factor(mean.of_ops)} over {mean.ops}" if mean else "-")
         yield f"| {rival or 'the best one of each workload'} | " + " | ".join(cells) + " |"
     yield ""
     for key in all_keys:

@@ -1,7 +1,9 @@
 """Tables for a terminal, no wider than 140 columns."""
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from .measure import Time
 from .run import OURS, Results, Row
@@ -140,10 +142,26 @@ def line(row: Row) -> str:
     return f"{name:{NAME}}" + "".join(f"{c:>{w}}" for c, w in zip(cells, CPU_WIDTHS))
 
 
-def mean_ratio(rows: Sequence[Row], rival: str | None, key: str) -> tuple[float, int] | None:
-    """Geometric mean over the workloads that this rival (None: the best one of each) has."""
-    found = [r for row in rows if (r := ratio(row, rival or best_rival(row), key))]
-    return (math.exp(sum(map(math.log, found)) / len(found)), len(found)) if found else None
+class Means(NamedTuple):
+    """Geometric means of ratios: over all workloads, and over the ops' own means, to which each op counts alike."""
+
+    of_workloads: float
+    workloads: int
+    of_ops: float
+    ops: int
+
+
+def means(rows: Sequence[Row], rival: str | None, key: str) -> Means | None:
+    """Over what this rival (None: the best one of each workload) has."""
+    by_op: dict[str, list[float]] = {}
+    for row in rows:
+        if found := ratio(row, rival or best_rival(row), key):
+            by_op.setdefault(row.op, []).append(found)
+    if not by_op:
+        return None
+    everything = [r for ratios in by_op.values() for r in ratios]
+    of_ops = statistics.geometric_mean(statistics.geometric_mean(ratios) for ratios in by_op.values())
+    return Means(statistics.geometric_mean(everything), len(everything), of_ops, len(by_op))
 
 
 def slower(rows: Sequence[Row], key: str) -> list[str]:
@@ -156,10 +174,10 @@ def summary(rows: Sequence[Row]) -> str:
     key = next((keys(row)[0] for row in rows if row.times), "1")
     names = dict.fromkeys(name for row in rows for by in row.times.values() for name in by if name != OURS)
     for rival in (None, *names):
-        mean = mean_ratio(rows, rival, key)
-        if mean:
-            against = rival or "the best rival"
-            lines.append(f"geometric mean against {against}: {factor(mean[0])} over {mean[1]} workloads")
+        if mean := means(rows, rival, key):
+            of_workloads = f"{factor(mean.of_workloads)} over {mean.workloads} workloads"
+            of_ops = f"{factor(mean.of_ops)} where each of {mean.ops} ops counts alike"
+            lines.append(f"geometric mean against {rival or 'the best rival'}: {of_workloads}, {of_ops}")
     if behind := slower(rows, key):
         lines.append(f"slower than a rival: {'; '.join(behind)}")
     if any(disturbed(row.times["1"][OURS], "1") for row in rows if "1" in row.times):

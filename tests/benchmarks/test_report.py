@@ -65,11 +65,20 @@ def test_line_says_what_it_should(results):
 
 
 def test_summary_has_means_and_what_is_slower(results):
-    text = report.summary(results.rows)
-    assert "geometric mean against the best rival: 2.00x over 2 workloads" in text
+    text = " ".join(report.summary(results.rows).split())
+    assert "geometric mean against the best rival: 2.00x over 2 workloads, 2.00x where each of 1 ops counts" in text
     assert "geometric mean against eager: 6.00x over 2 workloads" in text
     assert "slower than a rival: nms few boxes" in text
     assert "1 of 3 workloads wrong or failed" in text
+
+
+def test_each_op_counts_alike():
+    rows = [row("a", 1.0, 2.0), row("b", 1.0, 8.0), dataclasses.replace(row("c", 1.0, 9.0), op="box_iou")]
+    mean = report.means(rows, "torchvision", "1")
+    assert (mean.workloads, mean.ops) == (3, 2)
+    assert mean.of_workloads == pytest.approx(144 ** (1 / 3))
+    assert mean.of_ops == pytest.approx(6.0)
+    assert report.means(rows, "pycocotools", "1") is None
 
 
 def test_comparison_marks_changes_beyond_noise():
