@@ -44,6 +44,12 @@ void check_mask(const RunEnds& mask) {
   require(ones == area);
   const RunEnds encoded = rle_encode({dense.data(), mask.height, mask.width, mask.width, 1}, scratch);
   require(rle_area(encoded) == area && rle_intersection(encoded, mask) == area);
+  std::vector<uint8_t> packed(mask.height * row_bytes(mask.width));
+  for (int64_t i = 0; i < pixels; ++i) {
+    const int64_t y = i / mask.width, x = i % mask.width;
+    packed[y * row_bytes(mask.width) + x / 8] |= dense[i] << x % 8;
+  }
+  require(rle_encode_bits(packed.data(), mask.height, mask.width, scratch).ends == encoded.ends);
 }
 
 }  // namespace

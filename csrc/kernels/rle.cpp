@@ -31,26 +31,89 @@ void each_difference(const uint8_t* a, const uint8_t* b, int64_t n, F&& found) {
     if ((a[i] != 0) != (b[i] != 0)) found(i);
 }
 
+// Rows of bytes.
+struct ByteRows {
+  const uint8_t* data;
+  int64_t height, width, stride;
+
+  bool begins_with_foreground() const { return data[0] != 0; }
+  uint64_t bits(int64_t y, int64_t x, int64_t n) const {
+    const uint8_t* const p = data + y * stride + x;
+    if (n == 64) return nonzero_bits(p);
+    uint8_t pixels[64] = {};
+    memcpy(pixels, p, size_t(n));
+    return nonzero_bits(pixels);
+  }
+  // found(x) for each pixel (y, x), ascending, that is not like the one above.
+  template <class F>
+  void each_change(int64_t y, F&& found) const {
+    each_difference(data + y * stride, data + (y - 1) * stride, width, found);
+  }
+  // The pixel before (0, x) is the last one of column x - 1.
+  template <class F>
+  void each_change_of_first_row(F&& found) const {
+    each_difference(data + 1, data + (height - 1) * stride, width - 1, [&](int64_t x) { found(x + 1); });
+  }
+};
+
+// Rows of bits, which begin with a byte.
+struct BitRows {
+  const uint8_t* data;
+  int64_t height, width, stride;
+
+  bool begins_with_foreground() const { return data[0] & 1; }
+  // x: a multiple of 8.
+  uint64_t bits(int64_t y, int64_t x, int64_t n) const {
+    const int64_t at = y * stride + x / 8, bytes = stride - x / 8;
+    uint64_t word = 0;
+    if (bytes >= 8) word = load_word(data + at);
+    else if (at + bytes >= 8) word = load_word(data + at + bytes - 8) >> (64 - 8 * bytes);
+    else memcpy(&word, data + at, size_t(bytes));
+    return n < 64 ? word & ((uint64_t(1) << n) - 1) : word;
+  }
+  template <class F>
+  void each_change(int64_t y, F&& found) const {
+    if (memcmp(data + y * stride, data + (y - 1) * stride, size_t(stride)) == 0) return;  // most rows
+    for (int64_t x = 0; x < width; x += 64) {
+      const int64_t n = std::min<int64_t>(width - x, 64);
+      each_bit(bits(y, x, n) ^ bits(y - 1, x, n), x, found);
+    }
+  }
+  template <class F>
+  void each_change_of_first_row(F&& found) const {
+    for (int64_t x = 0; x < width - 1; x += 64) {
+      const int64_t n = std::min<int64_t>(width - 1 - x, 64);
+      const uint64_t next = x + 64 < width ? bits(0, x + 64, 1) << 63 : 0;
+      each_bit((bits(0, x, std::min<int64_t>(n + 1, 64)) >> 1 | next) ^ bits(height - 1, x, n), x + 1, found);
+    }
+  }
+
+ private:
+  template <class F>
+  static void each_bit(uint64_t word, int64_t x, F&& found) {
+    for (; word; word &= word - 1) found(x + __builtin_ctzll(word));
+  }
+};
+
 // More than one change in 16 pixels up to row y. As much as 64 rows of them are let pass, for smooth masks may change
 // everywhere in a row or two; and narrow ones would be bits mostly of no pixel.
 bool is_noise(int64_t changes, int64_t y, int64_t width) { return width >= 64 && changes > (y + 64) * width / 16; }
 
 // Where the mask changes from one pixel to the next, in column-major order. Rows are compared with the row above, so
 // changes come out row by row; a counting sort puts them in order of column, where they are few.
-void encode_rows(const uint8_t* data, int64_t row_stride, RunEnds& mask, RleScratch& scratch) {
+template <class Rows>
+void encode_rows(const Rows& source, RunEnds& mask, RleScratch& scratch) {
   const int64_t h = mask.height, w = mask.width;
   std::vector<uint32_t>&columns = scratch.columns, &rows = scratch.rows, &starts = scratch.starts;
   columns.clear();
   rows.resize(h);  // the number of changes up to the end of the row
   const auto push = [&](int64_t x) { columns.push_back(uint32_t(x)); };
-  // The pixel before (0, x) is the last one of column x - 1.
-  if (data[0]) push(0);
-  each_difference(data + 1, data + (h - 1) * row_stride, w - 1, [&](int64_t x) { push(x + 1); });
+  if (source.begins_with_foreground()) push(0);
+  source.each_change_of_first_row(push);
   rows[0] = uint32_t(columns.size());
   for (int64_t y = 1; y < h; ++y) {
-    const uint8_t* row = data + y * row_stride;
-    each_difference(row, row - row_stride, w, push);
-    if (is_noise(int64_t(columns.size()), y, w)) return encode_noise(data, row_stride, mask, columns);
+    source.each_change(y, push);
+    if (is_noise(int64_t(columns.size()), y, w)) return encode_noise(source, mask, columns);
     rows[y] = uint32_t(columns.size());
   }
   starts.assign(w + 1, 0);
@@ -102,7 +165,7 @@ RunEnds rle_encode(const MaskView& view, RleScratch& scratch) {
   if (view.height == 0 || view.width == 0) {
     mask.ends = {0};
   } else if (view.column_stride == 1) {
-    encode_rows(view.data, view.row_stride, mask, scratch);
+    encode_rows(ByteRows{view.data, view.height, view.width, view.row_stride}, mask, scratch);
   } else if (view.row_stride == 1 && view.column_stride == view.height) {
     encode_columns(view.data, mask);
   } else {
@@ -110,8 +173,16 @@ RunEnds rle_encode(const MaskView& view, RleScratch& scratch) {
     uint8_t* to = scratch.copy.data();
     for (int64_t y = 0; y < view.height; ++y)
       for (int64_t x = 0; x < view.width; ++x) *to++ = view.data[y * view.row_stride + x * view.column_stride];
-    encode_rows(scratch.copy.data(), view.width, mask, scratch);
+    encode_rows(ByteRows{scratch.copy.data(), view.height, view.width, view.width}, mask, scratch);
   }
+  return mask;
+}
+
+RunEnds rle_encode_bits(const uint8_t* bits, int64_t height, int64_t width, RleScratch& scratch) {
+  check_mask_size(height, width);
+  RunEnds mask{height, width, {}};
+  if (height == 0 || width == 0) mask.ends = {0};
+  else encode_rows(BitRows{bits, height, width, row_bytes(width)}, mask, scratch);
   return mask;
 }
 

@@ -52,6 +52,9 @@ RunEnds rle_from_string(std::string_view text, int64_t height, int64_t width);
 std::string rle_to_string(const RunEnds&);
 
 RunEnds rle_encode(const MaskView&, RleScratch&);
+// Eight pixels to a byte, the first in the lowest bit; each row begins with a byte.
+RunEnds rle_encode_bits(const uint8_t* bits, int64_t height, int64_t width, RleScratch&);
+inline int64_t row_bytes(int64_t width) { return width / 8 + (width % 8 != 0); }
 // mask: row-major height * width zeros; foreground becomes 1.
 void rle_decode(const RunEnds&, uint8_t* mask, RleScratch&);
 

@@ -3,24 +3,15 @@
 #pragma once
 
 #include <array>
-#include <cstring>
 #include <vector>
 
-#include "nonzero_bytes.h"
+#include "common.h"
 #include "rle.h"
 
 namespace fastvision {
 namespace {
 
 using BitBlock = std::array<uint64_t, 64>;
-
-// `count` pixels, at most 64, as bits; the others are 0.
-inline uint64_t pixels_as_bits(const uint8_t* p, int64_t count) {
-  if (count == 64) return nonzero_bits(p);
-  uint8_t pixels[64] = {};
-  memcpy(pixels, p, size_t(count));
-  return nonzero_bits(pixels);
-}
 
 // Bit i of word j becomes bit j of word i: halves, quarters, ... of the block change places.
 inline void transpose(BitBlock& block) {
@@ -33,25 +24,26 @@ inline void transpose(BitBlock& block) {
     }
 }
 
-inline void encode_noise(const uint8_t* data, int64_t row_stride, RunEnds& mask, std::vector<uint32_t>& changes) {
+// rows.bits(y, x, n): n pixels, at most 64, from (y, x) on; the others are 0.
+template <class Rows>
+void encode_noise(const Rows& rows, RunEnds& mask, std::vector<uint32_t>& changes) {
   const int64_t h = mask.height, w = mask.width;
   std::vector<BitBlock> strip(size_t(ceil_div(h, int64_t(64))));
   changes.resize(size_t(h) + 64);
   uint64_t before = 0;  // the last pixel
   for (int64_t first = 0; first < w; first += 64) {
     const int64_t columns = min_of(w - first, int64_t(64));
-    for (int64_t y = 0; y < h; ++y)
-      strip[size_t(y / 64)][size_t(y % 64)] = pixels_as_bits(data + y * row_stride + first, columns);
+    for (int64_t y = 0; y < h; ++y) strip[size_t(y / 64)][size_t(y % 64)] = rows.bits(y, first, columns);
     for (int64_t y = h; y % 64; ++y) strip[size_t(y / 64)][size_t(y % 64)] = 0;
     for (BitBlock& block : strip) transpose(block);
     for (int64_t x = 0; x < columns; ++x) {
       uint32_t* end = changes.data();
       for (int64_t y = 0; y < h; y += 64) {
-        const int64_t rows = min_of(h - y, int64_t(64));
+        const int64_t down = min_of(h - y, int64_t(64));
         const uint64_t pixels = strip[size_t(y / 64)][size_t(x)];
         uint64_t changed = pixels ^ (pixels << 1 | before);
-        if (rows < 64) changed &= (uint64_t(1) << rows) - 1;
-        before = pixels >> (rows - 1) & 1;
+        if (down < 64) changed &= (uint64_t(1) << down) - 1;
+        before = pixels >> (down - 1) & 1;
         const int64_t at = (first + x) * h + y;
         for (; changed; changed &= changed - 1) *end++ = uint32_t(at + __builtin_ctzll(changed));
       }

@@ -107,30 +107,45 @@ void check_same_size(const char* function, const char* argument, const std::vect
            text(masks[i]));
 }
 
+// f(i, scratch) encodes the i-th mask.
+template <class F>
+py::list encode_each(int64_t masks, const HostExec& exec, F&& f) {
+  std::vector<RunEnds> encoded(masks);
+  {
+    const py::gil_scoped_release release;
+    exec(masks, few(masks, exec), [&](int64_t begin, int64_t end) {
+      RleScratch scratch;
+      for (int64_t i = begin; i < end; ++i) encoded[i] = f(i, scratch);
+    });
+  }
+  return to_objects(encoded, exec);
+}
+
 py::list encode(const py::array& masks, int64_t threads) {
   const char kind = masks.dtype().kind();
   if (masks.itemsize() != 1 || (kind != 'b' && kind != 'u'))
     throw py::type_error("rle_encode: masks: expected dtype bool or uint8, got " + std::string(py::str(masks.dtype())));
   if (masks.ndim() != 3) fail("rle_encode: masks: expected shape (N, H, W), got ", shape_of(masks));
-  const HostExec exec = executor(threads);
-  const int64_t n = masks.shape(0);
   const int64_t stride = masks.strides(0);
   const MaskView first{static_cast<const uint8_t*>(masks.data()), masks.shape(1), masks.shape(2), masks.strides(1),
                        masks.strides(2)};
-  std::vector<RunEnds> encoded(n);
-  {
-    const py::gil_scoped_release release;
-    check_mask_size(first.height, first.width);
-    exec(n, few(n, exec), [&](int64_t begin, int64_t end) {
-      RleScratch scratch;
-      for (int64_t i = begin; i < end; ++i) {
-        MaskView view = first;
-        view.data += i * stride;
-        encoded[i] = rle_encode(view, scratch);
-      }
-    });
-  }
-  return to_objects(encoded, exec);
+  check_mask_size(first.height, first.width);
+  return encode_each(masks.shape(0), executor(threads), [&](int64_t i, RleScratch& scratch) {
+    MaskView view = first;
+    view.data += i * stride;
+    return rle_encode(view, scratch);
+  });
+}
+
+py::list encode_bits(const Array<uint8_t>& masks, int64_t width, int64_t threads) {
+  check_mask_size(0, width);
+  check_shape("rle_encode_bits", "masks", masks, {-1, -1, row_bytes(width)});
+  const int64_t height = masks.shape(1);
+  const uint8_t* const data = masks.data();
+  check_mask_size(height, width);
+  return encode_each(masks.shape(0), executor(threads), [&](int64_t i, RleScratch& scratch) {
+    return rle_encode_bits(data + i * height * row_bytes(width), height, width, scratch);
+  });
 }
 
 void decode(const py::sequence& objects, Array<uint8_t> out, int64_t threads) {
@@ -270,6 +285,7 @@ py::list to_objects(const std::vector<RunEnds>& masks, const HostExec& exec) {
 
 void bind_rle(py::module_& m) {
   m.def("rle_encode", &encode, py::arg("masks").noconvert(), py::arg("threads"));
+  m.def("rle_encode_bits", &encode_bits, py::arg("masks").noconvert(), py::arg("width"), py::arg("threads"));
   m.def("rle_decode", &decode, py::arg("objects"), py::arg("out").noconvert(), py::arg("threads"));
   m.def("rle_area", &area, py::arg("objects"), py::arg("threads"));
   m.def("rle_boxes", &boxes, py::arg("objects"), py::arg("threads"));

@@ -52,6 +52,7 @@ def test_forms_agree(backend, p):
     packed = ops.paste_masks_in_image(masks, *args, padding=p["padding"], out="packed")
     expected = np.packbits(plain.cpu().numpy(), axis=2, bitorder="little")
     assert packed.cpu().numpy().tolist() == expected.tolist()
+    assert ops.paste_masks_in_image(masks, *args, padding=p["padding"], out="rle") == ops.rle_encode(plain)
 
 
 def test_boxes_that_are_not_finite_or_huge(backend):

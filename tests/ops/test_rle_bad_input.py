@@ -127,6 +127,12 @@ def test_binding_takes_exact_arrays_only():
     with pytest.raises(ValueError, match="threads: expected an integer >= 1, got 0"):
         _host.rle_decode(good, out, 0)
     assert not out.any()
+    for wrong in (out.astype(np.int8), out[:, :, ::-1], [[[0]]]):
+        with pytest.raises(TypeError):
+            _host.rle_encode_bits(wrong, 9, 1)
+    for wrong, width in ((out, 8), (out, 17), (out, -1), (out, 2**63 - 1), (out[0], 9)):
+        with pytest.raises(ValueError):
+            _host.rle_encode_bits(wrong, width, 1)
     with pytest.raises(TypeError):
         _host.rle_iou(good, good, np.zeros(1, np.uint8), 1)
     with pytest.raises(ValueError, match=r"crowd: expected shape \(1\), got \(1, 1\)"):

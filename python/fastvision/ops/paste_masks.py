@@ -34,7 +34,7 @@ def paste_masks_in_image(
         out: ``"bool"`` or ``"uint8"`` (0 and 1): ``(N, height, width)``; ``"packed"``: uint8
             ``(N, height, ceil(width / 8))``, eight pixels to a byte, the first in the lowest bit, zeros behind the last
             of a row, as :func:`mask_iou` reads them; ``"rle"``: a list of run lengths as :func:`rle_encode` makes them,
-            never more than a few masks in memory at a time.
+            never more than 16 MiB of packed masks, or one, in memory at a time.
 
     Returns:
         As ``out`` says. A box with a coordinate that is not finite or beyond 2**30 gives an empty mask.
@@ -59,12 +59,12 @@ def paste_masks_in_image(
     if boxes.dtype == masks.dtype and masks.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()
     if out == "rle":
-        from .rle import rle_encode
+        from .rle import rle_encode_packed
 
-        few = max(1, 2**24 // max(height * width, 1))
+        few = max(1, 2**27 // max(height * width, 1))
         groups = zip(masks.split(few), boxes.split(few)) if len(masks) else ()
-        in_turn = (_op(m, b, height, width, threshold, padding, False) for m, b in groups)
-        return [rle for group in in_turn for rle in rle_encode(group)]
+        in_turn = (_op(m, b, height, width, threshold, padding, True) for m, b in groups)
+        return [rle for group in in_turn for rle in rle_encode_packed(group, width)]
     pasted = _op(masks, boxes, height, width, threshold, padding, out == "packed")
     return pasted.view(torch.uint8) if out == "uint8" else pasted
 

@@ -44,6 +44,11 @@ def rle_encode(masks: Array) -> list[RunLengths]:
     return _host.rle_encode(masks, torch.get_num_threads())
 
 
+def rle_encode_packed(masks: Tensor, width: int) -> list[RunLengths]:
+    """Run lengths of packed masks as :func:`paste_masks_in_image` makes them."""
+    return _host.rle_encode_bits(masks.cpu().numpy(), width, torch.get_num_threads())
+
+
 def rle_decode(objects: Sequence[RunLengths]) -> Tensor:
     """Dense masks from run lengths.
 
