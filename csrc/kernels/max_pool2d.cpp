@@ -12,6 +12,7 @@
 #include "max_pool2d_gradient.h"
 #include "simd_integers.h"
 #include "two_by_two.h"
+#include "unrolled.h"
 
 namespace fastvision {
 namespace {
@@ -21,6 +22,9 @@ FV_HD int64_t mark_of(const MaxPoolShape& s, int64_t ky, int64_t kx, const uint8
 FV_HD int64_t mark_of(const MaxPoolShape& s, int64_t ky, int64_t kx, const int64_t*) {
   return ky * s.g.dilation_y * s.width + kx * s.g.dilation_x;
 }
+template <class A>
+using WholeVector = std::integral_constant<int64_t, kLanes<A>>;
+
 template <class A>
 bool has_short_marks(const MaxPoolShape& s) {  // that a lane holds
   const int64_t down = (s.g.kernel_y - 1) * s.g.dilation_y, across = (s.g.kernel_x - 1) * s.g.dilation_x;
@@ -46,30 +50,58 @@ FV_HD void store_marks(const IndexVec<A>& marks, int64_t position, int64_t step,
   memcpy(to, positions, size_t(count) * sizeof *to);
 }
 
-// The maxima of `count` windows or channels side by side. position: of tap 0 of the first one, which may be outside of
-// the plane; step and window: how many numbers and pixels lie between the lanes.
-template <class T, class Index, class Count>
+// The maxima of windows or channels side by side: kVectors vectors of which the last has `count` lanes. position: of
+// tap 0 of the first one, which may be outside of the plane; step and window: how many numbers and pixels lie between
+// the lanes.
+template <int kVectors, class T, class Index, class Count>
 FV_HD void pool_lanes(const MaxPoolShape& s, const T* channel, int64_t position, Taps rows, Taps columns, int64_t step,
                       int64_t window, Count count, T* out, Index* index) {
   using A = Accum<T>;
-  Vec<A> best(A(-__builtin_huge_val()));
-  IndexVec<A> marks = all_lanes<A>(-1);
+  Vec<A> best[kVectors];
+  IndexVec<A> marks[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    best[i] = Vec<A>(A(-__builtin_huge_val()));
+    marks[i] = all_lanes<A>(-1);
+  }
   bool first = true;
   for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
     const int64_t row = position + ky * s.g.dilation_y * s.width;
     for (int64_t k = 0; k < min_of(window, int64_t(4)); ++k)  // NCHW: the rows below; no prefetcher follows several
       __builtin_prefetch(channel + row + s.g.stride_y * s.width + k * kLanes<A>);
     for (int64_t kx = columns.begin; kx < columns.end; ++kx, first = false) {
-      const int64_t pixel = row + kx * s.g.dilation_x;
-      const Vec<A> v = load_strided(channel + pixel * s.channels, step, count);
+      const T* const pixels = channel + (row + kx * s.g.dilation_x) * s.channels;
       const int64_t mark = mark_of(s, ky, kx, index);
-      const auto wins = either(v > best, !(v == v));
-      best = first ? v : select(wins, v, best);
-      marks = first ? all_lanes<A>(mark) : select(wins, mark, marks);
+      unrolled<kVectors>([&](auto i) FV_INLINE {
+        const T* const from = pixels + i * kLanes<A> * step;
+        Vec<A> v;
+        if constexpr (i == kVectors - 1) v = load_strided(from, step, count);
+        else v = load_strided(from, step, WholeVector<A>());
+        const auto wins = either(v > best[i], !(v == v));
+        best[i] = first ? v : select(wins, v, best[i]);
+        marks[i] = first ? all_lanes<A>(mark) : select(wins, mark, marks[i]);
+      });
     }
   }
-  store_vector(out, best, count);
-  store_marks<A>(marks, position, window, count, index);
+  unrolled<kVectors>([&](auto i) FV_INLINE {
+    constexpr int64_t kFirst = i * kLanes<A>;
+    const auto store = [&](auto lanes) FV_INLINE {
+      store_vector(out + kFirst, best[i], lanes);
+      store_marks<A>(marks[i], position + kFirst * window, window, lanes, index + kFirst);
+    };
+    if constexpr (i == kVectors - 1) store(count);
+    else store(WholeVector<A>());
+  });
+}
+
+// Calls f(first lane, how many vectors, lanes of the last one).
+template <class A, class F>
+FV_HD void for_each_vectors(int64_t n, F&& f) {
+  constexpr int kVectors = 4;
+  int64_t i = 0;
+  for (; i + kVectors * kLanes<A> <= n; i += kVectors * kLanes<A>)
+    f(i, std::integral_constant<int, kVectors>(), WholeVector<A>());
+  for (; i + kLanes<A> <= n; i += kLanes<A>) f(i, std::integral_constant<int, 1>(), WholeVector<A>());
+  if (i < n) f(i, std::integral_constant<int, 1>(), n - i);
 }
 
 template <class T, class Index>
@@ -82,9 +114,9 @@ void pool_row(const MaxPoolShape& s, const T* plane, int64_t oy, T* out, Index* 
     const int64_t x = ox * s.g.stride_x - s.g.padding_x, position = y * s.width + x;
     if (s.channels > 1 && in_vectors) {
       const Taps columns = taps_inside(x, s.g.kernel_x, s.g.dilation_x, s.width);
-      for_each_vector<Accum<T>>(s.channels, [&](int64_t c, int, auto count) {
+      for_each_vectors<Accum<T>>(s.channels, [&](int64_t c, auto vectors, auto count) {
         const int64_t i = ox * s.channels + c;
-        pool_lanes(s, plane + c, position, rows, columns, 1, 0, count, out + i, index + i);
+        pool_lanes<vectors()>(s, plane + c, position, rows, columns, 1, 0, count, out + i, index + i);
       });
       ++ox;
       continue;
@@ -94,8 +126,8 @@ void pool_row(const MaxPoolShape& s, const T* plane, int64_t oy, T* out, Index* 
     const int64_t inside = x < 0 || x > last ? 0 : min_of((last - x) / s.g.stride_x + 1, s.out_w - ox);
     if (s.channels == 1 && in_vectors && inside >= (s.g.stride_x <= 2 ? 1 : 4)) {
       for_each_vector<Accum<T>>(inside, [&](int64_t i, int, auto count) {
-        pool_lanes(s, plane, position + i * s.g.stride_x, rows, Taps{0, s.g.kernel_x}, s.g.stride_x, s.g.stride_x,
-                   count, out + ox + i, index + ox + i);
+        pool_lanes<1>(s, plane, position + i * s.g.stride_x, rows, Taps{0, s.g.kernel_x}, s.g.stride_x, s.g.stride_x,
+                      count, out + ox + i, index + ox + i);
       });
       ox += inside;
       continue;
