@@ -67,7 +67,9 @@ const char* bfloat16_products() {
   return vectors && best_cpu_isa() == CpuIsa::avx512 ? "vectors" : "float32";
 }
 const char* float16_products() {
-  const bool vectors = features(0).edx >> 23 & 1;  // AVX512_FP16
+  const Features seven = features(0);
+  if (seven.eax >= 1 && (features(1).eax >> 21 & 1)) return "matrices";  // AMX-FP16
+  const bool vectors = seven.edx >> 23 & 1;                              // AVX512_FP16
   return vectors && best_cpu_isa() == CpuIsa::avx512 ? "vectors" : "float32";
 }
 #else

@@ -115,17 +115,17 @@ class Winograd {
   }
 
   // sums (+)= the tiles' channels of the source times their weights: [part][panel][channel][column].
-  void multiply(int64_t rows, const Channels& channels, TileParts sources, int64_t first_panel, int64_t end_panel,
+  void multiply(int64_t tiles_here, const Channels& channels, TileParts sources, int64_t first_panel, int64_t end_panel,
                 const float* weight, int64_t by_part, TileParts sums) const {
-    const int64_t count = channels.end - channels.begin;
+    const int64_t deep = channels.end - channels.begin;
     for (int i = 0; i < kParts; ++i) {
       float* const to = sums.at + i * sums.part;
-      if (channels.begin == 0) std::fill_n(to, rows * sums.stride, 0.0f);
+      if (channels.begin == 0) std::fill_n(to, tiles_here * sums.stride, 0.0f);
       const Factor<float> factor{sources.at + i * sources.part + channels.begin, sources.stride, 1};
       for (int64_t p = first_panel; p < end_panel; ++p) {
-        const float* const panel = weight + i * by_part + (p - first_panel) * count * kColumns;
-        add_product<float>(rows, min_of(kColumns, width - p * kColumns), count, factor, panel, kColumns,
-                           to + (p - first_panel) * kColumns, sums.stride, panel + count * kColumns);
+        const float* const panel = weight + i * by_part + (p - first_panel) * deep * kColumns;
+        add_product<float>(tiles_here, min_of(kColumns, width - p * kColumns), deep, factor, panel, kColumns,
+                           to + (p - first_panel) * kColumns, sums.stride, panel + deep * kColumns);
       }
     }
   }

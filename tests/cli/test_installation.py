@@ -1,6 +1,8 @@
 """Copies of the package, some of them damaged: what importing it and ``fastvision info`` say."""
 
 import ctypes
+import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +86,18 @@ def test_import_is_quick_and_silent():
     results = [run_python(program).succeeded() for _ in range(3)]
     assert min(float(result.out) for result in results) < 0.3
     assert [result.err for result in results] == [""] * 3
+
+
+def test_what_the_processor_multiplies_is_what_the_kernel_of_linux_says():
+    built = fastvision.build_info()
+    found = {name: built[f"cpu_{name}"] for name in ("bfloat16", "float16")}
+    if platform.machine() != "x86_64":
+        assert found == {"bfloat16": "unknown", "float16": "unknown"}
+        return
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[1].split()
+    for name, short in (("bfloat16", "bf16"), ("float16", "fp16")):
+        vectors = f"avx512_{short}" in flags and built["cpu_isa_best"] == "avx512"
+        assert found[name] == ("matrices" if f"amx_{short}" in flags else "vectors" if vectors else "float32")
 
 
 @pytest.mark.parametrize("name", ["info", "doctor"])

@@ -287,8 +287,29 @@ def test_auto_widens_what_the_processor_cannot_multiply(monkeypatch, call, shape
     assert type(call(*inputs, "torch").grad_fn).__name__ == "ConvolutionBackward0"
     with torch.autocast("cpu", dtype):
         assert torch.equal(call(*wide, "auto"), results[1][0])
-    _, tangent = torch.func.jvp(lambda x: call(x, *inputs[1:], "auto"), (inputs[0],), (inputs[0].detach(),))
-    assert tangent.dtype == dtype
+    x, *others = (t.detach() for t in inputs)
+    _, tangent = torch.func.jvp(lambda x: call(x, *others, "auto"), (x,), (x,))
+    _, expected = torch.func.jvp(lambda x: call(x, *(t.float() for t in others), "auto"), (x.float(),), (x.float(),))
+    assert torch.equal(tangent, expected.to(dtype))
+    stacked = torch.func.vmap(lambda x: call(x, *others, "auto"))(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(stacked[0], results[1][0].detach(), atol=0.1, rtol=0.02)
+    compiled = torch.compile(lambda *t: call(*t, "auto"), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, *others), results[1][0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_exported_programs_have_torchs_convolution_in_16_bits(monkeypatch, dtype):
+    """They may run on another processor."""
+    monkeypatch.setitem(_dispatch._PRODUCT, dtype, 5.0)
+    inputs = torch.rand(1, 64, 28, 28, dtype=dtype), torch.rand(64, 64, 3, 3).to(dtype)
+
+    class Model(torch.nn.Module):
+        def forward(self, x, weight):
+            return ops.conv2d(x, weight, None, 2), ops.conv2d(x, weight, None, 1, 1)
+
+    nodes = torch.export.export(Model(), inputs).graph.nodes
+    called = [node.target for node in nodes if node.op == "call_function"]
+    assert called == [torch.ops.aten.conv2d.default] * 2
 
 
 SLOW = [  # which, input, weight, groups, stride, what float16 takes in NCHW, and channels_last
@@ -327,8 +348,40 @@ def test_auto_of_16_bits_that_the_processor_widens(
     for format, expected in zip(FORMATS, (planes, last), strict=True):
         problem = (x.to(memory_format=format), weight)
         own = own_is_faster(which, *problem, [stride, stride, 0, 0, 1, 1], groups)
-        taken = "own" if own else "float32" if _dispatch.is_faster_widened(*problem, groups) else "torch"
+        taken = "own" if own else "float32" if _dispatch._is_faster_widened(*problem, groups) else "torch"
         assert taken == expected
+
+
+TILES_THAT_SAVE_NOTHING = [  # input, channels of the result, padding and dilation
+    ((1, 2048, 33, 33), 256, 18),
+    ((1, 2048, 33, 33), 256, 14),
+    ((64, 256, 2, 2), 256, 1),
+    ((8, 256, 1, 128), 256, 1),
+    ((1, 256, 14, 14), 256, 6),
+    ((1, 3, 112, 112), 64, 1),
+]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("shape", "out", "dilation"), TILES_THAT_SAVE_NOTHING)
+def test_own_kernels_without_tiles_are_not_taken(monkeypatch, shape, out, dilation, dtype, format):
+    """They sum 16 bits directly, which takes up to 18 times as long as float32."""
+    monkeypatch.setitem(_dispatch._PRODUCT, dtype, 5.0)
+    x = torch.empty(shape, dtype=dtype).to(memory_format=format)
+    problem = (x, torch.empty(out, shape[1], 3, 3, dtype=dtype), [1, 1, *[dilation] * 4], 1)
+    assert _dispatch.choose("gather", "auto", *problem) == "float32"
+
+
+def test_remembered_choices_follow_what_they_depend_on(monkeypatch):
+    x, weight = torch.empty(1, 64, 28, 28, dtype=torch.float16), torch.empty(64, 64, 3, 3, dtype=torch.float16)
+    problem = (weight, [1, 1, 1, 1, 1, 1], 1)
+    for _ in range(2):
+        for product, taken in ((5.0, True), (0.0, False)):
+            monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, product)
+            assert own_is_faster("gather", x, *problem) == taken
+            assert own_is_faster("product", x, *problem)
+            assert own_is_faster("gather", x[:, :, :3, :3], *problem) == (product > 1)
 
 
 def test_widened_modules(monkeypatch):

@@ -83,6 +83,25 @@ def test_winograd_in_16_bits_rounds_as_direct_summation(dtype):
     assert error.max() < 1.001 * direct.max()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_winograd_in_16_bits_loses_digits_beside_a_far_larger_pixel(dtype):
+    g = torch.Generator().manual_seed(1)
+    x = (torch.randn(1, 64, 32, 32, generator=g) / 100).to(dtype)
+    x[0, 0, 5, 5] = 1e4
+    weight = (torch.randn(64, 64, 3, 3, generator=g) / 24).to(dtype)
+    exact = functional.conv2d(x.double(), weight.double(), None, 1, 1)
+    out = ops.conv2d(x, weight, None, 1, 1, algorithm="fastvision")
+    # What is added up for the tile, and that far around it.
+    nearby = functional.max_pool2d(x.double().abs(), 11, 1, 5)
+    summed = functional.conv2d(nearby, weight.double().abs(), None, 1, 1)
+    error, rounding = (out - exact).abs(), torch.finfo(dtype).eps / 2 * exact.abs() + torch.finfo(dtype).smallest_normal
+    assert (error <= 1.001 * rounding + 1e-6 * summed).all()
+    assert not (error <= 1.001 * rounding + 1e-8 * summed).all()
+    far = torch.ones(32, 32, dtype=torch.bool)
+    far[:12, :12] = False
+    assert (error <= 1.001 * rounding + 1e-6)[..., far].all()
+
+
 def test_16_bits_are_widened_where_the_processor_cannot_multiply_them(monkeypatch):
     monkeypatch.setitem(_dispatch._PRODUCT, torch.float16, 5.0)
     g = torch.Generator().manual_seed(1)

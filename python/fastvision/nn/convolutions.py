@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..ops._convolution import own_forward
-from ..ops._dispatch import has_empty_windows, is_faster_widened
+from ..ops._dispatch import choose
 from ..ops.conv2d import conv2d
 from ..ops.conv_transpose2d import conv_transpose2d
 
@@ -62,16 +61,12 @@ class Conv2d(nn.Conv2d):
         """Whether "auto" is torch at first sight, so that small convolutions need not wait for a second."""
         if self.groups > 1 or self.padding_mode != "zeros" or isinstance(self.padding, str):
             return False
-        geometry = (*self.stride, *self.padding, *self.dilation)
-        if has_empty_windows(self.weight, geometry):
-            return False
         if input.device.type != "cpu":
             return True
-        if torch.is_autocast_enabled("cpu"):
-            return False  # other dtypes than these are chosen for
-        if input.dim() != 4 or is_faster_widened(input, self.weight, 1):
-            return False
-        return not own_forward("gather", "auto", input, self.weight, geometry, 1)
+        if input.dim() != 4 or torch.is_autocast_enabled("cpu"):
+            return False  # with autocast other dtypes than these are chosen for
+        geometry = (*self.stride, *self.padding, *self.dilation)
+        return choose("gather", "auto", input, self.weight, geometry, 1) == "torch"
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):

@@ -6,17 +6,16 @@ whether the gradients are chosen by ``algorithm="auto"`` (ops/_dispatch.py), eac
 kernels. ``tf32``: whether CUDA may round float32 factors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .. import _lib
 from . import _arguments
 from ._convolution_vmap import convolution_rule, weight_gradient_rule
-from ._dispatch import Map, has_empty_windows, is_faster_widened, own_for_gradients, own_is_faster
+from ._dispatch import Map, own_is_faster
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op[Tensor]("conv2d")
@@ -39,19 +38,12 @@ def check_algorithm(op: str, algorithm: str) -> None:
         raise ValueError(f"{op}: algorithm: expected auto, fastvision or torch, got {algorithm!r}")
 
 
-def own_forward(
-    which: Map, algorithm: str, batch: Tensor, weight: Tensor, geometry: Sequence[int], groups: int
-) -> bool:
-    if algorithm == "fastvision" or batch.numel() == 0 or weight.numel() == 0:
-        return True
-    if algorithm == "torch":
-        return False
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:  # only torch's have tangents
-        return has_empty_windows(weight, geometry)
-    problem = (batch, weight, geometry, groups)
-    if own_is_faster(which, *problem):
-        return True
-    return not is_faster_widened(batch, weight, groups) and own_for_gradients(which, *problem)
+def in_float32(
+    compute: Callable[[Tensor, Tensor, Tensor | None], Tensor], batch: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """A result of 16 bits that is rounded once."""
+    with torch.autocast("cpu", enabled=False):
+        return compute(batch.float(), weight.float(), None if bias is None else bias.float()).to(batch.dtype)
 
 
 def with_batch(op: str, t: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,10 +13,10 @@ from ._convolution import (
     check_arguments,
     conv2d_op,
     geometry_of,
-    own_forward,
+    in_float32,
     with_batch,
 )
-from ._dispatch import has_empty_windows, is_faster_widened
+from ._dispatch import choose, has_empty_windows
 
 
 def conv2d(
@@ -43,14 +42,14 @@ def conv2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
-            kernel, for 3 x 3 kernels with stride 1, one group and some 32 channels or more (in 16 bits some 48, unless
-            the processor multiplies matrices of them), and for large maps and 2 x 2 windows side by side (in
-            channels_last mostly the gradient by the weight), for one channel per group in float64, where torch is slow
-            with 3 x 3 kernels whose dilation is near half of the map, for large dense problems in float64, and for
-            gradients by a float16 weight, which take torch hundreds of times as long. In a 16-bit dtype that the
-            processor cannot multiply (``fastvision info`` says which) also for few pixels, one channel per group and
-            windows side by side; what else has such a dtype is computed in float32 and rounded once.
-            The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            kernel, for 3 x 3 kernels with stride 1, one group and some 32 channels or more (in 16 bits some 48 where
+            the processor multiplies vectors of them; none where it multiplies matrices), and for large maps and 2 x 2
+            windows side by side (in channels_last mostly the gradient by the weight), for one channel per group in
+            float64, where torch is slow with 3 x 3 kernels whose dilation is near half of the map, for large dense
+            problems in float64, and for gradients by a float16 weight, which take torch hundreds of times as long. In a
+            16-bit dtype that the processor cannot multiply (``fastvision info`` says which) also for few pixels, one
+            channel per group and windows side by side; what else has such a dtype is computed in float32 and rounded
+            once. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -65,8 +64,10 @@ def conv2d(
     (Lavin and Gray, CVPR 2016), which has 4/9 of the products. Its rounding errors are up to twice those of direct
     summation on average, as a share of the largest of the 4 x 4 pixels that are computed together; integers and
     multiples of 1/8 that are small stay exact. 16-bit maps take F(4 x 4, 3 x 3) in float32, with 1/4 of the products;
-    its errors, some 8 times those of direct summation in float32, are far below their rounding. With a dilation so
-    large that this does not save products, taps inside of the map are summed directly, as ``"torch"`` does always.
+    its errors, some 8 times those of direct summation in float32, are far below the rounding of the largest of the
+    6 x 6 pixels that are computed together: beside a pixel a thousand times as large as its neighbours, results that
+    are that much smaller have fewer right digits than summed directly. With a dilation so large that this does not
+    save products, taps inside of the map are summed directly, as ``"torch"`` does always.
 
     Raises:
         TypeError: Not floating point, or different dtypes.
@@ -99,12 +100,11 @@ def _by(
     groups: int,
     size: list[int],
 ) -> Tensor:
-    if own_forward("gather", algorithm, batch, weight, geometry, groups):
+    choice = choose("gather", algorithm, batch, weight, geometry, groups)
+    if choice == "own":
         return conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions())
-    if algorithm == "auto" and is_faster_widened(batch, weight, groups):
-        with torch.autocast("cpu", enabled=False):
-            wide = batch.float(), weight.float(), None if bias is None else bias.float()
-            return _by("auto", *wide, geometry, groups, size).to(batch.dtype)
+    if choice == "float32":
+        return in_float32(lambda x, w, b: _by("auto", x, w, b, geometry, groups, size), batch, weight, bias)
     if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
         batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
     return functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)

@@ -14,10 +14,10 @@ from ._convolution import (
     check_arguments,
     conv_transpose2d_op,
     geometry_of,
-    own_forward,
+    in_float32,
     with_batch,
 )
-from ._dispatch import is_faster_widened
+from ._dispatch import choose
 
 
 def conv_transpose2d(
@@ -102,13 +102,13 @@ def _by(
     groups: int,
     size: list[int],
 ) -> Tensor:
-    if own_forward("scatter", algorithm, batch, weight, geometry, groups):
+    choice = choose("scatter", algorithm, batch, weight, geometry, groups)
+    if choice == "own":
         options = geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
         return conv_transpose2d_op(batch, weight, bias, *options)
-    if algorithm == "auto" and is_faster_widened(batch, weight, groups):
-        with torch.autocast("cpu", enabled=False):
-            wide = batch.float(), weight.float(), None if bias is None else bias.float()
-            return _by("auto", *wide, geometry, output_padding, groups, size).to(batch.dtype)
+    if choice == "float32":
+        again = geometry, output_padding, groups, size
+        return in_float32(lambda x, w, b: _by("auto", x, w, b, *again), batch, weight, bias)
     options = geometry[:2], geometry[2:4], output_padding, groups, geometry[4:]
     return functional.conv_transpose2d(batch, weight, bias, *options)
 
