@@ -294,7 +294,9 @@ def test_auto_widens_what_the_processor_cannot_multiply(monkeypatch, call, shape
     stacked = torch.func.vmap(lambda x: call(x, *others, "auto"))(torch.stack([x, 2 * x]))
     torch.testing.assert_close(stacked[0], results[1][0].detach(), atol=0.1, rtol=0.02)
     compiled = torch.compile(lambda *t: call(*t, "auto"), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(x, *others), results[1][0])
+    taken_for_exported = torch.compile(lambda t: t + torch.compiler.is_exporting(), backend="eager")(torch.zeros(()))
+    expected = call(x, *others, "torch") if taken_for_exported else results[1][0]  # the former in torch 2.11
+    assert torch.equal(compiled(x, *others), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
