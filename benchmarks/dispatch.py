@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from fastvision import ops
 from fastvision.ops import _dispatch
-from fastvision.ops._dispatch import Choice, Map, choose, own_is_faster
+from fastvision.ops._dispatch import Choice, choose, own_is_faster
+from fastvision.ops._dispatch_problem import Map
 from torch import Tensor
 
 from .measure import Call, on_cpu

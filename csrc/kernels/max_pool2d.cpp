@@ -23,9 +23,6 @@ FV_HD int64_t mark_of(const MaxPoolShape& s, int64_t ky, int64_t kx, const int64
   return ky * s.g.dilation_y * s.width + kx * s.g.dilation_x;
 }
 template <class A>
-using WholeVector = std::integral_constant<int64_t, kLanes<A>>;
-
-template <class A>
 bool has_short_marks(const MaxPoolShape& s) {  // that a lane holds
   const int64_t down = (s.g.kernel_y - 1) * s.g.dilation_y, across = (s.g.kernel_x - 1) * s.g.dilation_x;
   return sizeof(A) == sizeof(int64_t) || down * s.width + across <= INT32_MAX;
@@ -49,6 +46,9 @@ FV_HD void store_marks(const IndexVec<A>& marks, int64_t position, int64_t step,
   }
   memcpy(to, positions, size_t(count) * sizeof *to);
 }
+
+template <class A>
+using WholeVector = std::integral_constant<int64_t, kLanes<A>>;
 
 // The maxima of windows or channels side by side: kVectors vectors of which the last has `count` lanes. position: of
 // tap 0 of the first one, which may be outside of the plane; step and window: how many numbers and pixels lie between

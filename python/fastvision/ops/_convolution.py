@@ -6,7 +6,7 @@ whether the gradients are chosen by ``algorithm="auto"`` (ops/_dispatch.py), eac
 kernels. ``tf32``: whether CUDA may round float32 factors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from .. import _lib
 from . import _arguments
 from ._convolution_vmap import convolution_rule, weight_gradient_rule
-from ._dispatch import Map, own_is_faster
+from ._dispatch import own_is_faster
+from ._dispatch_problem import Map
 from ._regions import is_channels_last, new_features
 
 conv2d_op = _lib.Op[Tensor]("conv2d")
@@ -36,14 +37,6 @@ def geometry_of(
 def check_algorithm(op: str, algorithm: str) -> None:
     if algorithm not in ALGORITHMS:
         raise ValueError(f"{op}: algorithm: expected auto, fastvision or torch, got {algorithm!r}")
-
-
-def in_float32(
-    compute: Callable[[Tensor, Tensor, Tensor | None], Tensor], batch: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
-    """A result of 16 bits that is rounded once."""
-    with torch.autocast("cpu", enabled=False):
-        return compute(batch.float(), weight.float(), None if bias is None else bias.float()).to(batch.dtype)
 
 
 def with_batch(op: str, t: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from ._convolution import (
     check_arguments,
     conv2d_op,
     geometry_of,
-    in_float32,
     with_batch,
 )
-from ._dispatch import choose, has_empty_windows
+from ._dispatch import forward
+from ._dispatch_problem import has_empty_windows
 
 
 def conv2d(
@@ -49,7 +49,7 @@ def conv2d(
             problems in float64, and for gradients by a float16 weight, which take torch hundreds of times as long. In a
             16-bit dtype that the processor cannot multiply (``fastvision info`` says which) also for few pixels, one
             channel per group and windows side by side; what else has such a dtype is computed in float32 and rounded
-            once. The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            once. The rule is ``ops/_dispatch_rule.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -87,27 +87,18 @@ def conv2d(
         check_arguments(op, batch, weight, bias, geometry, groups, False)
     except RuntimeError as error:
         raise _lib.translate(error) from None
-    out = _by(algorithm, batch, weight, bias, geometry, groups, _output_size(batch, weight, geometry))
+    options = geometry, groups, *_output_size(batch, weight, geometry), algorithm == "auto", _tf32.in_convolutions()
+
+    def own(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return conv2d_op(batch, weight, bias, *options)
+
+    def torchs(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if batch.device.type == "cpu" and has_empty_windows(weight.shape[2:], geometry):
+            batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
+        return functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)
+
+    out = forward("gather", algorithm, own, torchs, batch, weight, bias, geometry, groups)
     return out if input.dim() == 4 else out[0]
-
-
-def _by(
-    algorithm: str,
-    batch: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    geometry: list[int],
-    groups: int,
-    size: list[int],
-) -> Tensor:
-    choice = choose("gather", algorithm, batch, weight, geometry, groups)
-    if choice == "own":
-        return conv2d_op(batch, weight, bias, geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions())
-    if choice == "float32":
-        return in_float32(lambda x, w, b: _by("auto", x, w, b, geometry, groups, size), batch, weight, bias)
-    if batch.device.type == "cpu" and has_empty_windows(weight, geometry):
-        batch, weight = batch.contiguous(), weight.contiguous()  # torch 2.13 may crash on channels_last
-    return functional.conv2d(batch, weight, bias, geometry[:2], geometry[2:4], geometry[4:], groups)
 
 
 def _named_padding(

@@ -14,10 +14,9 @@ from ._convolution import (
     check_arguments,
     conv_transpose2d_op,
     geometry_of,
-    in_float32,
     with_batch,
 )
-from ._dispatch import choose
+from ._dispatch import forward
 
 
 def conv_transpose2d(
@@ -47,7 +46,7 @@ def conv_transpose2d(
             as in U-Net) in NCHW and, for the gradient by the weight and in float16, in channels_last; for gradients by
             a float16 weight; for large dense problems with stride 1 in float64 and some in float32 and 16 bits. What
             else has a 16-bit dtype that the processor cannot multiply is computed in float32, as in :func:`conv2d`.
-            The rule is ``ops/_dispatch.py``, what was measured ``docs/kernels/dispatch.md``.
+            The rule is ``ops/_dispatch_rule.py``, what was measured ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
@@ -88,29 +87,17 @@ def conv_transpose2d(
     ]
     if min(size) < 1:
         raise ValueError(f"{op}: padding: expected an output of at least 1x1, got {size[0]}x{size[1]}")
-    out = _by(algorithm, batch, weight, bias, geometry, list(extra), groups, size)
-    return out if input.dim() == 4 else out[0]
+    options = geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
 
-
-def _by(
-    algorithm: str,
-    batch: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    geometry: list[int],
-    output_padding: list[int],
-    groups: int,
-    size: list[int],
-) -> Tensor:
-    choice = choose("scatter", algorithm, batch, weight, geometry, groups)
-    if choice == "own":
-        options = geometry, groups, *size, algorithm == "auto", _tf32.in_convolutions()
+    def own(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return conv_transpose2d_op(batch, weight, bias, *options)
-    if choice == "float32":
-        again = geometry, output_padding, groups, size
-        return in_float32(lambda x, w, b: _by("auto", x, w, b, *again), batch, weight, bias)
-    options = geometry[:2], geometry[2:4], output_padding, groups, geometry[4:]
-    return functional.conv_transpose2d(batch, weight, bias, *options)
+
+    def torchs(batch: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        strides, padding, dilation = geometry[:2], geometry[2:4], geometry[4:]
+        return functional.conv_transpose2d(batch, weight, bias, strides, padding, list(extra), groups, dilation)
+
+    out = forward("scatter", algorithm, own, torchs, batch, weight, bias, geometry, groups)
+    return out if input.dim() == 4 else out[0]
 
 
 def upsample_bilinear_kernel(
