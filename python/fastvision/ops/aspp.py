@@ -70,7 +70,8 @@ def aspp(
 
     made = _branches(batch, weights, rates, branch_biases, algorithm)
     pooled = functional.relu(functional.conv2d(batch.mean((2, 3), keepdim=True), pooling_weight, branch_biases[-1]))
-    out = functional.relu(project_branches(made, pooled, projection_weight, projection_bias, batch.shape[2:]))
+    out = project_branches(made, pooled, projection_weight, projection_bias, batch.shape[2:])
+    out = functional.relu(out, inplace=True)
     out = out.contiguous(memory_format=torch.channels_last if is_channels_last(batch) else torch.contiguous_format)
     return out if input.dim() == 4 else out[0]
 
@@ -79,9 +80,9 @@ def _branches(
     batch: Tensor, weights: Sequence[Tensor], rates: Sequence[int], biases: Sequence[Tensor | None], algorithm: str
 ) -> Iterator[Tensor]:
     """All but the pooling branch, each when it is asked for."""
-    yield functional.relu(functional.conv2d(batch, weights[0], biases[0]))
+    yield functional.relu(functional.conv2d(batch, weights[0], biases[0]), inplace=True)
     for weight, bias, rate in zip(weights[1:-1], biases[1:-1], rates):
-        yield functional.relu(atrous_branch(batch, weight, bias, rate, algorithm))
+        yield functional.relu(atrous_branch(batch, weight, bias, rate, algorithm), inplace=True)
 
 
 def atrous_branch(batch: Tensor, weight: Tensor, bias: Tensor | None, rate: int, algorithm: str = "auto") -> Tensor:

@@ -125,11 +125,11 @@ def _composed(
 ) -> Tensor:
     options = (1, geometry[:2], geometry[2:], batch.shape[1])
     middle = conv2d(batch, factors.depthwise_weight, factors.depthwise_bias, *options, algorithm=algorithm)
-    middle = functional.relu(middle) if depthwise_relu else middle
+    middle = functional.relu(middle, inplace=True) if depthwise_relu else middle
     out = functional.conv2d(middle, factors.pointwise_weight, factors.pointwise_bias)
     if factors.scale is not None and factors.shift is not None:
-        out = out * factors.scale[:, None, None] + factors.shift[:, None, None]
-    return functional.relu(out) if relu else out
+        out = torch.addcmul(factors.shift[:, None, None], out, factors.scale[:, None, None])
+    return functional.relu(out, inplace=True) if relu else out
 
 
 @_lib.register_fake("separable_conv2d")
