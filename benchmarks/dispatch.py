@@ -11,8 +11,7 @@ import random
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from fastvision import ops
@@ -161,7 +160,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.3, help="per contestant (default: 0.3)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16", "float16"))
     parser.add_argument("--only", default="", help="problems with this in their name")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="results of N random dense problems instead")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="N random dense problems instead")
+    parser.add_argument("--map", choices=get_args(Map), help="only this map (of random problems the result by default)")
     parser.add_argument("--seed", type=int, default=0, help="of the random problems")
     parser.add_argument(
         "--product", type=float, metavar="X", help="decide as if torch took X times as long for a product as in float32"
@@ -170,6 +170,7 @@ def main() -> int:
     dtype: torch.dtype = getattr(torch, options.dtype)
     if options.product is not None:
         _dispatch._PRODUCT[dtype] = options.product
+    only = options.map or ("gather" if options.random else None)
     widened = dtype.itemsize == 2
     columns = ["own ms", "torch ms", *(["float32 ms"] if widened else []), "auto takes"]
     print(f"| {options.dtype}, {options.threads} thread(s) | layout | map | {' | '.join(columns)} |")
@@ -179,8 +180,9 @@ def main() -> int:
     problems = random_problems(options.random, options.seed) if options.random else iter(PROBLEMS)
     for p in (p for p in problems if options.only in p.name):
         for channels_last in (False, True):
-            rows = maps(p, dtype, channels_last)
-            for which, taken, make in islice(rows, 1) if options.random else rows:
+            for which, taken, make in maps(p, dtype, channels_last):
+                if only and which != only:
+                    continue
                 calls = {"own": make("fastvision"), "torch": make("torch")}
                 calls |= {"float32": make("float32")} if widened else {}
                 for warm_up in calls.values():

@@ -50,7 +50,6 @@ def build_dense(
     backward: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> Case:
-    """With ``backward`` also the gradient by the input."""
     x = inputs.normal((1, channels, *size), device, dtype, channels_last=channels_last)
     weight = inputs.normal((channels, channels, 3, 3), device, dtype, seed=1) / (9 * channels) ** 0.5
     bias = inputs.normal((channels,), device, dtype, seed=2)
@@ -58,23 +57,20 @@ def build_dense(
     # torch is quicker where weights have the format of the input.
     same = weight.to(memory_format=torch.channels_last) if channels_last else weight
 
-    def ours(x: Tensor) -> Tensor:
-        return ops.conv2d(x, weight, bias, 1, dilation, dilation)
+    def ours(x: Tensor, kernel: Tensor) -> Tensor:
+        return ops.conv2d(x, kernel, bias, 1, dilation, dilation)
 
-    def theirs(x: Tensor) -> Tensor:
-        return F.conv2d(x, same, bias, 1, dilation, dilation)
+    def theirs(x: Tensor, kernel: Tensor) -> Tensor:
+        return F.conv2d(x, kernel, bias.to(kernel), 1, dilation, dilation)
 
-    def wide(x: Tensor) -> Tensor:
-        return F.conv2d(x, weight.double(), bias.double(), 1, dilation, dilation)
-
-    exact = x.double()
+    exact = x.double(), weight.double()
     products = 4 if dtype == torch.float32 else 2.25  # for a result: 16 for 4 results, 36 for 16
     return Case(
-        ours=with_gradients(ours, x, weight=toward) if backward else lambda: ours(x),
-        expected=with_gradients(wide, exact, weight=toward.double()) if backward else lambda: wide(exact),
-        rivals={"eager": with_gradients(theirs, x, weight=toward) if backward else lambda: theirs(x)},
-        bytes=float(x.element_size() * (weight.numel() + (4 if backward else 2) * x.numel())),
-        operations=2.0 * products * x.numel() * channels * (2 if backward else 1),
+        ours=with_gradients(ours, x, weight, weight=toward) if backward else lambda: ours(x, weight),
+        expected=with_gradients(theirs, *exact, weight=toward.double()) if backward else lambda: theirs(*exact),
+        rivals={"eager": with_gradients(theirs, x, same, weight=toward) if backward else lambda: theirs(x, same)},
+        bytes=float(x.element_size() * ((3 if backward else 1) * weight.numel() + (4 if backward else 2) * x.numel())),
+        operations=2.0 * products * x.numel() * channels * (3 if backward else 1),
     )
 
 
@@ -117,9 +113,8 @@ WORKLOADS = [
     Workload("dense 256x200x336, NHWC", build_dense, {**FINE, **NHWC}, DENSE_SMOKE),
     Workload("dense 256x50x84, NCHW", build_dense, MIDDLE, DENSE_SMOKE),
     Workload("dense 256x50x84, NHWC", build_dense, {**MIDDLE, **NHWC}, DENSE_SMOKE),
-    Workload(
-        "dense 256x50x84, NHWC forward + gradient by input", build_dense, {**MIDDLE, **NHWC, **BACKWARD}, DENSE_SMOKE
-    ),
+    Workload("dense 256x50x84, NCHW forward + backward", build_dense, {**MIDDLE, **BACKWARD}, DENSE_SMOKE),
+    Workload("dense 256x50x84, NHWC forward + backward", build_dense, {**MIDDLE, **NHWC, **BACKWARD}, DENSE_SMOKE),
     Workload("dense 256x50x84, NHWC, bfloat16", build_dense, {**MIDDLE, **NHWC, "dtype": torch.bfloat16}, DENSE_SMOKE),
     Workload("dense 256x50x84, NHWC, float16", build_dense, {**MIDDLE, **NHWC, "dtype": torch.float16}, DENSE_SMOKE),
     Workload("dense 256x25x42, NHWC", build_dense, {**COARSE, **NHWC}, DENSE_SMOKE),

@@ -1,8 +1,8 @@
 // Which kernel a convolution takes. One channel per group: depthwise.h, depthwise_product.h and depthwise_runs.h in
-// channels_last, depthwise_planes.h and depthwise_wide.h in NCHW. Dense with stride 1: winograd.h,
-// convolution_by_tap.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW, pixel_shuffle_last.h in
-// channels_last. Taps far apart: convolution_direct.h. All others: convolution_rows.h, of weights
-// convolution_product.h.
+// channels_last, depthwise_planes.h and depthwise_wide.h in NCHW. Dense with stride 1: winograd.h and of weights
+// winograd_product.h, convolution_by_tap.h. Windows side by side, 1 x 1 among them: pixel_shuffle.h in NCHW,
+// pixel_shuffle_last.h in channels_last. Taps far apart: convolution_direct.h. All others: convolution_rows.h, of
+// weights convolution_product.h.
 #include "convolution.h"
 
 #include <type_traits>
@@ -23,6 +23,7 @@
 #include "pixel_shuffle_product.h"
 #include "simd.h"
 #include "winograd.h"
+#include "winograd_product.h"
 
 namespace fastvision {
 namespace {
@@ -121,6 +122,9 @@ void convolution_scatter(const ConvolutionShape& s, const T* small, const T* wei
 
 template <class T, class Isa>
 void convolution_product(const ConvolutionShape& s, const T* small, const T* large, T* weight, const Cpu<Isa>& exec) {
+  if constexpr (std::is_same_v<Accum<T>, float>)
+    if (is_dense_with_unit_stride(s) && winograd_applies<T>(unit_stride_gather(s)))
+      return WinogradProduct<T, Isa>(s, small, large, weight)(exec);
   const int64_t work = s.batch * s.small_h * s.small_w * s.taps();  // of one channel
   if (is_depthwise_last(s)) {
     using A = Accum<T>;

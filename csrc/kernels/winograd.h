@@ -10,8 +10,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "huge_array.h"
-#include "winograd_tiles.h"
+#include "winograd_result.h"
 #include "winograd_weights.h"
 
 namespace fastvision {
@@ -22,13 +21,14 @@ class Winograd {
   using Tile = WinogradTileOf<T>;
   static constexpr int64_t kLanes = Vec<float>::kLanes, kColumns = kPanel<float>;
   static constexpr int kParts = Tile::kParts, kResult = Tile::kResult;
-  using Channels = typename WinogradTiles<T>::Channels;
+  using Channels = typename WinogradResult<T>::Channels;
 
  public:
   Winograd(const UnitStrideShape& s, const T* source, const T* weight, const T* bias, T* result)
-      : tiles(s, source, bias, result),
+      : read(s, source),
+        results(s, source, bias, result),
         weights(s, weight),
-        count(tiles.count()),
+        count(read.count()),
         depth(s.from.channels),
         width(s.to.channels),
         panels(ceil_div(width, kColumns)) {}
@@ -40,17 +40,6 @@ class Winograd {
 
  private:
   static constexpr int64_t kFewTiles = 96;
-
-  struct Parts {  // memory for some tiles
-    const int64_t stride, part;
-    const HugeArray<float> numbers;
-
-    Parts(int64_t tiles, int64_t channels)
-        : stride(ceil_div(channels, kLanes) * kLanes),
-          part(tiles * stride + kLanes),  // apart: strides that are powers of two would meet in the cache
-          numbers(size_t(kParts * part), false) {}
-    TileParts all() const { return {numbers.get(), stride, part}; }
-  };
 
   // All weights are transformed at first, and each block of tiles meets them all. A block has about 768 KiB, which stay
   // in the cache, but no fewer tiles than are worth reading all weights for; each thread has as many blocks.
@@ -71,14 +60,14 @@ class Winograd {
     const int64_t blocks = ceil_div(max_of((count + fitting / 2) / fitting, int64_t(1)), exec.threads) * exec.threads;
     const int64_t step = max_of(ceil_div(count, blocks), int64_t(1));
     exec(ceil_div(count, step), 1 + 65536 / (step * kParts * depth * width + 1), [&](int64_t begin, int64_t end) {
-      const Parts sources(min_of(step, count), depth), products(min_of(step, count), width);
+      const TileMemory sources(kParts, min_of(step, count), depth), products(kParts, min_of(step, count), width);
       std::vector<float> pixels;
       std::vector<char> bad(size_t(min_of(step, count)));
       for (int64_t k = begin; k < end; ++k) {
         const int64_t first = k * step, last = min_of(first + step, count);
-        tiles.read(first, last, sources.all(), pixels);
+        read(first, last, sources.all(), pixels);
         multiply(last - first, {0, depth}, sources.all(), 0, panels, transformed.get(), by_part, products.all());
-        tiles.write(first, last, {0, width}, products.all(), bad.data(), pixels);
+        results.write(first, last, {0, width}, products.all(), bad.data(), pixels);
         sum_directly(first, last, bad.data());
       }
     });
@@ -87,14 +76,14 @@ class Winograd {
   // All tiles are transformed at first, and each panel of the weights, which stays in the cache, meets them all.
   void by_panels(const Cpu<Isa>& exec) const {
     constexpr int64_t kChannels = kParts == 16 ? 128 : 64, kByPart = kChannels * kColumns + kColumns;
-    const Parts sources(count, depth);
+    const TileMemory sources(kParts, count, depth);
     exec(count, 1 + 65536 / (kParts * depth), [&](int64_t begin, int64_t end) {
       std::vector<float> pixels;
-      tiles.read(begin, end, sources.all().from_tile(begin), pixels);
+      read(begin, end, sources.all().from_tile(begin), pixels);
     });
     std::vector<char> bad(size_t(panels * count));
     exec(panels, 1, [&](int64_t begin, int64_t end) {
-      const Parts products(count, kColumns);
+      const TileMemory products(kParts, count, kColumns);
       const HugeArray<float> transformed(size_t(kParts * kByPart), false);
       std::vector<float> pixels;
       for (int64_t p = begin; p < end; ++p) {
@@ -104,7 +93,7 @@ class Winograd {
           multiply(count, chunk, sources.all(), p, p + 1, transformed.get(), kByPart, products.all());
         }
         const Channels panel{p * kColumns, min_of((p + 1) * kColumns, width)};
-        tiles.write(0, count, panel, products.all(), bad.data() + p * count, pixels);
+        results.write(0, count, panel, products.all(), bad.data() + p * count, pixels);
       }
     });
     for (int64_t p = 1; p < panels; ++p)
@@ -135,11 +124,12 @@ class Winograd {
     for (int64_t t = begin; t < end; ++t) {
       if (!bad[t - begin]) continue;
       if (taps.empty()) taps = weights.direct();
-      tiles.sum_directly(t, taps.data());
+      results.sum_directly(t, taps.data());
     }
   }
 
-  const WinogradTiles<T> tiles;
+  const WinogradReader<T, Tile::kSource> read;
+  const WinogradResult<T> results;
   const WinogradWeights<T> weights;
   const int64_t count, depth, width, panels;
 };

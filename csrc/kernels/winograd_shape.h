@@ -1,4 +1,4 @@
-// What winograd.h computes: which convolutions, in which tiles, by which transforms.
+// What winograd.h and winograd_product.h compute: which convolutions, in which tiles, by which transforms.
 #pragma once
 
 #include <vector>
@@ -30,6 +30,16 @@ struct WinogradTile<2> {  // all factors are powers of two
   static FV_HD void of_result(V* d, int step) {
     const V even = d[0] + (d[step] + d[2 * step]), odd = (d[step] - d[2 * step]) + d[3 * step];
     d[0] = even, d[step] = odd;
+  }
+  template <class V>
+  static FV_HD void of_gradient(V* d, int step) {  // the transposed of of_result
+    const V a = d[0], b = d[step];
+    d[step] = a + b, d[2 * step] = a - b, d[3 * step] = b;
+  }
+  template <class V>
+  static FV_HD void to_weight(V* d, int step) {  // the transposed of of_weight
+    const V half(0.5f), sum = (d[step] + d[2 * step]) * half, difference = (d[step] - d[2 * step]) * half;
+    d[0] = d[0] + sum, d[step] = difference, d[2 * step] = d[3 * step] + sum;
   }
 };
 
@@ -64,6 +74,23 @@ struct WinogradTile<4> {  // at 0, 1, -1, 2, -2 and infinity
     d[2 * step] = multiply_add(V(4.0f), far_even, near_even);
     d[3 * step] = multiply_add(V(8.0f), far_odd, near_odd) + d[5 * step];
   }
+  template <class V>
+  static FV_HD void of_gradient(V* d, int step) {
+    const V a = d[0], b = d[step], c = d[2 * step], e = d[3 * step];
+    const V near_even = a + c, near_odd = b + e;
+    const V far_even = multiply_add(V(4.0f), c, a), far_odd = multiply_add(V(8.0f), e, b + b);
+    d[step] = near_even + near_odd, d[2 * step] = near_even - near_odd;
+    d[3 * step] = far_even + far_odd, d[4 * step] = far_even - far_odd, d[5 * step] = e;
+  }
+  template <class V>
+  static FV_HD void to_weight(V* d, int step) {
+    const V near = (d[step] + d[2 * step]) * V(-1.0f / 6), far = d[3 * step] + d[4 * step];
+    const V near_odd = (d[2 * step] - d[step]) * V(1.0f / 6), far_odd = d[3 * step] - d[4 * step];
+    const V last = d[5 * step];
+    d[0] = multiply_add(V(0.25f), d[0], multiply_add(V(1.0f / 24), far, near));
+    d[step] = multiply_add(V(1.0f / 12), far_odd, near_odd);
+    d[2 * step] = multiply_add(V(1.0f / 6), far, near) + last;
+  }
 };
 
 // Rounding errors of the larger tile are some 8 times those of direct summation, which only 16 bits hide.
@@ -82,11 +109,38 @@ inline int64_t count_tiles(int64_t size, int64_t pixels, int64_t dilation) {
   return size / step * dilation + min_of(rest, dilation);
 }
 
-// Whether there are channels enough, and tiles that save products although some stick out of the map, and taps do.
+// The tiles of all images of a map, row by row.
+struct WinogradPlaces {
+  struct Place {
+    int64_t image, y, x;  // of the tile's first pixel in the result
+  };
+  const std::vector<int64_t> rows, columns;  // where tiles begin
+  const int64_t batch;
+
+  WinogradPlaces(const UnitStrideShape& s, int64_t pixels)
+      : rows(tile_starts(s.to.height, pixels, s.dilation_y)),
+        columns(tile_starts(s.to.width, pixels, s.dilation_x)),
+        batch(s.batch) {}
+
+  int64_t count() const { return batch * int64_t(rows.size() * columns.size()); }
+  Place operator()(int64_t tile) const {
+    const int64_t across = int64_t(columns.size()), down = int64_t(rows.size());
+    return {tile / across / down, rows[size_t(tile / across % down)], columns[size_t(tile % across)]};
+  }
+  // f(t, last) for the parts of [begin, end) that are in one row.
+  template <class F>
+  void each_row(int64_t begin, int64_t end, F&& f) const {
+    const int64_t across = int64_t(columns.size());
+    for (int64_t t = begin, last; t < end; t = last) f(t, last = min_of((t / across + 1) * across, end));
+  }
+};
+
+// Whether there are images, channels enough, and tiles that save products although some stick out of the map, and taps
+// do.
 template <class T>
 bool winograd_applies(const UnitStrideShape& s) {
   using Tile = WinogradTileOf<T>;
-  const bool fits = s.kernel_y == 3 && s.kernel_x == 3;
+  const bool fits = s.batch > 0 && s.kernel_y == 3 && s.kernel_x == 3;
   if (!fits || min_of(s.from.channels, s.to.channels) < 8) return false;
   const int64_t rows = count_tiles(s.to.height, Tile::kResult, s.dilation_y);
   return s.met() >= Tile::kParts * rows * count_tiles(s.to.width, Tile::kResult, s.dilation_x);

@@ -1,5 +1,7 @@
 """What tests of convolutions share: inputs of a problem, and the comparison of results and gradients."""
 
+import itertools
+
 import torch
 from support import assert_close, lay_out
 from torch.nn import functional
@@ -49,3 +51,21 @@ def by_definition(x, weight, padding, dilation):
     terms = patches(x.double())[:, :, None] * weight.double().flatten(2)
     out = [n + 2 * padding - dilation * (k - 1) for n, k in zip(x.shape[2:], size)]
     return torch.where(inside[:, :, None], terms, 0.0).sum((3, 4)).mT.unflatten(2, out)
+
+
+def weight_gradient_by_definition(x, grad, padding, dilation):
+    """Of a 3 x 3 convolution with stride 1, in float64, with only the pixels that taps meet."""
+
+    def met(tap, axis):  # of the result and of the input
+        offset = tap * dilation - padding
+        first, last = max(-offset, 0), min(x.shape[axis] - offset, grad.shape[axis])
+        return slice(first, max(first, last)), slice(first + offset, max(first, last) + offset)
+
+    x, grad, out = x.double(), grad.double(), []
+    for (of_grad_y, y), (of_grad_x, z) in itertools.product(*([met(tap, axis) for tap in range(3)] for axis in (2, 3))):
+        left, right = (
+            grad[:, :, of_grad_y, of_grad_x].transpose(0, 1).flatten(1),
+            x[:, :, y, z].transpose(0, 1).flatten(1),
+        )
+        out.append((left[:, None] * right).sum(2))
+    return torch.stack(out, 2).unflatten(2, (3, 3))

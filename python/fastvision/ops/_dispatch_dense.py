@@ -11,7 +11,7 @@ def is_faster_dense(p: Problem) -> bool:
     same = all(2 * n == d * (k - 1) for k, n, d in zip(p.kernel, p.geometry[2:4], p.geometry[4:]))
     if p.wide and same and p.input[3] <= 4096 and _is_faster_by_tap(p):
         return True
-    return p.product > 0 and p.which != "product" and _is_winograd(p)
+    return p.product > 0 and _is_winograd(p)
 
 
 def _is_faster_by_tap(p: Problem) -> bool:
@@ -76,7 +76,13 @@ def _is_winograd(p: Problem) -> bool:
     if p.kernel != (3, 3):
         return False
     pairs, own = p.weight[0] * p.weight[1], _Winograd(p)
-    margin = 1.05 if p.channels_last else 1.2 if max(p.geometry[4:]) == 1 else 1.6
+    undilated = max(p.geometry[4:]) == 1
+    if p.which == "product":
+        if not p.wide or min(p.weight[:2]) < 64 or not own.saves:
+            return False
+        margin = 1.05 if p.channels_last or undilated else 1.2
+    else:
+        margin = 1.05 if p.channels_last else 1.2 if undilated else 1.6
     if p.slow and not own.saves:  # else the products below say so
         return False
     return pairs <= 2**20 and p.product * own.met * pairs >= margin * own.products > 0

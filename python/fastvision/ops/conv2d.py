@@ -67,7 +67,8 @@ def conv2d(
     its errors, some 8 times those of direct summation in float32, are far below the rounding of the largest of the
     6 x 6 pixels that are computed together: beside a pixel a thousand times as large as its neighbours, results that
     are that much smaller have fewer right digits than summed directly. With a dilation so large that this does not
-    save products, taps inside of the map are summed directly, as ``"torch"`` does always.
+    save products, taps inside of the map are summed directly, as ``"torch"`` does always. Gradients by the weights are
+    added up by the transposed algorithm; their errors are near those of torch's, which adds more numbers in a row.
 
     Raises:
         TypeError: Not floating point, or different dtypes.

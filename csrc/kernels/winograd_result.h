@@ -1,25 +1,18 @@
-// CPU: the maps of Winograd's algorithm in tiles (see winograd.h). Each tile is read and written alike wherever a piece
-// of work begins.
+// CPU: the result of Winograd's algorithm in tiles (see winograd.h). Each tile is written alike wherever a piece of
+// work begins.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
 #include "product.h"
-#include "winograd_shape.h"
+#include "winograd_read.h"
 
 namespace fastvision {
 namespace {
 
-struct TileParts {  // [part][tile][channel]
-  float* at;
-  int64_t stride, part;  // numbers from one tile or part to the next
-
-  TileParts from_tile(int64_t t) const { return {at + t * stride, stride, part}; }
-};
-
 template <class T>
-class WinogradTiles {
+class WinogradResult {
   using V = Vec<float>;
   using Tile = WinogradTileOf<T>;
   static constexpr int64_t kLanes = V::kLanes, kColumns = kPanel<float>;
@@ -30,32 +23,20 @@ class WinogradTiles {
     int64_t begin, end;
   };
 
-  WinogradTiles(const UnitStrideShape& shape, const T* source, const T* bias, T* result)
-      : s(shape),
-        source(source),
-        bias(bias),
-        result(result),
-        rows(tile_starts(s.to.height, kResult, s.dilation_y)),
-        columns(tile_starts(s.to.width, kResult, s.dilation_x)) {}
+  WinogradResult(const UnitStrideShape& shape, const T* source, const T* bias, T* result)
+      : s(shape), source(source), bias(bias), result(result), places(s, kResult) {}
 
-  int64_t count() const { return s.batch * int64_t(rows.size() * columns.size()); }
-
-  // Tiles [begin, end) of the source. pixels: memory that later calls use again.
-  void read(int64_t begin, int64_t end, TileParts to, std::vector<float>& pixels) const {
-    if (s.channels_last) return transform_pixels(begin, end, to);
-    each_row(begin, end, [&](int64_t t, int64_t last) { transform_planes(t, last, to.from_tile(t - begin), pixels); });
-  }
   // Channels of tiles [begin, end) of the result; which of these tiles are not finite. from: the first of the channels.
   void write(int64_t begin, int64_t end, const Channels& channels, TileParts from, char* bad,
              std::vector<float>& pixels) const {
     if (s.channels_last) return write_pixels(begin, end, channels, from, bad);
-    each_row(begin, end, [&](int64_t t, int64_t last) {
+    places.each_row(begin, end, [&](int64_t t, int64_t last) {
       write_planes(t, last, channels, from.from_tile(t - begin), bad + t - begin, pixels);
     });
   }
   // taps: WinogradWeights::direct().
   void sum_directly(int64_t tile, const float* taps) const {
-    const Place p = place(tile);
+    const auto p = places(tile);
     const int64_t depth = s.from.channels, width = s.to.channels, panels = ceil_div(width, kColumns);
     std::vector<float> sums(size_t(panels * kColumns)), pixel(size_t(depth) + 1);
     for (int64_t y = p.y; y < min_of(p.y + kResult * s.dilation_y, s.to.height); y += s.dilation_y)
@@ -77,74 +58,6 @@ class WinogradTiles {
   }
 
  private:
-  struct Place {
-    int64_t image, y, x;  // of the tile's first pixel in the result
-  };
-  Place place(int64_t tile) const {
-    const int64_t across = int64_t(columns.size()), down = int64_t(rows.size());
-    return {tile / across / down, rows[size_t(tile / across % down)], columns[size_t(tile % across)]};
-  }
-  template <class F>
-  void each_row(int64_t begin, int64_t end, F&& f) const {
-    const int64_t across = int64_t(columns.size());
-    for (int64_t t = begin, last; t < end; t = last) f(t, last = min_of((t / across + 1) * across, end));
-  }
-
-  // Channels [c, c + kLanes) of the tile's pixels: pixel(y, x) is where they are.
-  template <class Pixel>
-  FV_HD void transform_source(const Place& p, int64_t lanes, const Pixel& pixel, float* to, int64_t part) const {
-    V d[kParts];
-    for (int j = 0; j < kSource; ++j) {
-      for (int i = 0; i < kSource; ++i) {
-        const int64_t y = p.y - s.padding_y + i * s.dilation_y, x = p.x - s.padding_x + j * s.dilation_x;
-        const bool inside = y >= 0 && y < s.from.height && x >= 0 && x < s.from.width;
-        d[kSource * i + j] = !inside           ? V(0.0f)
-                             : lanes == kLanes ? load_vector(pixel(i, y, x))
-                                               : load_vector(pixel(i, y, x), lanes);
-      }
-      Tile::of_source(d + j, kSource);
-    }
-    for (int i = 0; i < kSource; ++i) {
-      Tile::of_source(d + kSource * i, 1);
-      for (int j = 0; j < kSource; ++j) store_vector(to + (kSource * i + j) * part, d[kSource * i + j]);
-    }
-  }
-  void transform_pixels(int64_t begin, int64_t end, TileParts to) const {
-    for (int64_t t = begin; t < end; ++t) {
-      const Place p = place(t);
-      const T* const image = source + p.image * s.from.image;
-      for (int64_t c = 0; c < s.from.channels; c += kLanes)
-        transform_source(
-            p, min_of(kLanes, s.from.channels - c),
-            [&](int64_t, int64_t y, int64_t x) { return image + y * s.from.row + x * s.from.column + c; },
-            to.at + (t - begin) * to.stride + c, to.part);
-    }
-  }
-  // NCHW: pixels of some channels side by side, of the rows that tiles [begin, end), all of one row, need.
-  void transform_planes(int64_t begin, int64_t end, TileParts to, std::vector<float>& pixels) const {
-    const Place first = place(begin);
-    int64_t left = first.x, right = first.x;
-    for (int64_t t = begin; t < end; ++t) left = min_of(left, place(t).x), right = max_of(right, place(t).x);
-    left = max_of(left - s.padding_x, int64_t(0));
-    right = min_of(right - s.padding_x + (kSource - 1) * s.dilation_x + 1, s.from.width);
-    const int64_t count = max_of(right - left, int64_t(0));
-    if (int64_t(pixels.size()) < kSource * count * kLanes) pixels.resize(kSource * count * kLanes);
-    for (int64_t c = 0; c < s.from.channels; c += kLanes) {
-      const int64_t lanes = min_of(kLanes, s.from.channels - c);
-      const T* const planes = source + first.image * s.from.image + c * s.from.channel + left;
-      for (int i = 0; i < kSource; ++i) {
-        const int64_t y = first.y - s.padding_y + i * s.dilation_y;
-        if (y < 0 || y >= s.from.height) continue;
-        transpose(planes + y * s.from.row, s.from.channel, lanes, count, pixels.data() + i * count * kLanes, kLanes);
-      }
-      for (int64_t t = begin; t < end; ++t)
-        transform_source(
-            place(t), kLanes,
-            [&](int64_t i, int64_t, int64_t x) { return pixels.data() + (i * count + x - left) * kLanes; },
-            to.at + (t - begin) * to.stride + c, to.part);
-    }
-  }
-
   // kLanes channels of the tile's results from channel o, as d[kSource * row + column]; whether all are finite.
   FV_HD bool transform_result(const float* from, int64_t part, int64_t o, int64_t lanes, V (&d)[kParts]) const {
     for (int j = 0; j < kSource; ++j) {
@@ -164,7 +77,7 @@ class WinogradTiles {
   }
   void write_pixels(int64_t begin, int64_t end, const Channels& channels, TileParts from, char* bad) const {
     for (int64_t t = begin; t < end; ++t) {
-      const Place p = place(t);
+      const auto p = places(t);
       bool finite = true;
       for (int64_t o = channels.begin; o < channels.end; o += kLanes) {
         const int64_t lanes = min_of(kLanes, channels.end - o);
@@ -186,7 +99,7 @@ class WinogradTiles {
   // NCHW: tiles [begin, end) are all of one row.
   void write_planes(int64_t begin, int64_t end, const Channels& channels, TileParts from, char* bad,
                     std::vector<float>& of_pixels) const {
-    const Place first = place(begin);
+    const auto first = places(begin);
     const int64_t row = (end - begin) * kResult * kLanes;  // pixels of some channels side by side, by row
     if (int64_t(of_pixels.size()) < kResult * row) of_pixels.resize(kResult * row);
     float* const pixels = of_pixels.data();
@@ -213,7 +126,7 @@ class WinogradTiles {
         for (int64_t l = 0; l < lanes; ++l)
           for (int64_t t = begin; t < end; ++t)
             for (int j = 0; j < kResult; ++j) {
-              const int64_t x = place(t).x + j * s.dilation_x;
+              const int64_t x = places(t).x + j * s.dilation_x;
               if (x < s.to.width)
                 to[l * s.to.channel + x] = from_accum<T>(pixels[i * row + ((t - begin) * kResult + j) * kLanes + l]);
             }
@@ -224,7 +137,7 @@ class WinogradTiles {
   const UnitStrideShape s;
   const T *const source, *const bias;
   T* const result;
-  const std::vector<int64_t> rows, columns;  // where tiles begin
+  const WinogradPlaces places;
 };
 
 }  // namespace
