@@ -1,5 +1,7 @@
 """What algorithm="auto" of the convolutions takes: of results, gradients and modules."""
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -79,3 +81,37 @@ def test_remembered_choices_follow_what_they_depend_on(monkeypatch):
             assert own_is_faster("gather", x, *problem) == taken
             assert own_is_faster("product", x, *problem)
             assert own_is_faster("gather", x[:, :, :3, :3], *problem) == (product > 1)
+
+
+def test_choices_on_several_threads_are_those_of_one():
+    def choices(_):
+        out = []
+        for channels, size in itertools.product((8, 48, 64, 256), range(5, 60, 3)):
+            x, weight = torch.empty(1, channels, size, size), torch.empty(channels, channels, 3, 3)
+            out += [own_is_faster(which, x, weight, [1] * 6, 1) for which in ("gather", "scatter", "product")]
+        return out
+
+    expected = choices(0)
+    assert len(set(expected)) == 2
+    _dispatch._remembered.cache_clear()
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == expected for found in threads.map(choices, range(8)))
+
+
+def test_compiled_for_sizes_that_are_symbols():
+    """Some of these sizes are own kernels', some torch's, when they are called as they are."""
+    torch.compiler.reset()
+    g = torch.Generator().manual_seed(1)
+    weight = torch.randn(64, 64, 3, 3, generator=g).requires_grad_()
+    compiled = torch.compile(lambda x, weight: ops.conv2d(x, weight, None, 1, 1), backend="aot_eager", dynamic=True)
+    taken = set()
+    for height, width in ((3, 4), (28, 30), (41, 29)):
+        x = torch.randn(2, 64, height, width, generator=g)
+        taken.add(own_is_faster("gather", x, weight, [1] * 6, 1))
+        results = [
+            (out, *torch.autograd.grad(out.sum(), weight))
+            for out in (compiled(x, weight), ops.conv2d(x, weight, None, 1, 1))
+        ]
+        for ours, expected in zip(*results, strict=True):
+            torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-4)
+    assert taken == {False, True}
