@@ -10,7 +10,10 @@ from hypothesis import HealthCheck, Phase, settings
 
 
 def pytest_configure() -> None:
-    """Builds the CUDA kernels for the CPU, unless FASTVISION_EMULATED already names such a library."""
+    """Builds the CUDA kernels for the CPU, unless FASTVISION_EMULATED already names such a library.
+
+    fastvision loads that library where it is imported, so no conftest.py may import it outside of functions.
+    """
     # Before torch is imported: threads that spin while they wait keep the other workers' from the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if "FASTVISION_EMULATED" in os.environ:
@@ -88,3 +91,22 @@ def backend(request: pytest.FixtureRequest) -> Iterator["object"]:
 
     with Backend(request.param) as active:
         yield active
+
+
+@pytest.fixture
+def cpu() -> Iterator["object"]:
+    """The backend of what only the CPU has."""
+    from support import Backend
+
+    with Backend("cpu") as active:
+        yield active
+
+
+@pytest.fixture
+def vectors_of_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every processor algorithm="auto" of convolutions chooses as on one that multiplies them."""
+    import torch
+    from fastvision.ops import _dispatch
+
+    for dtype in (torch.bfloat16, torch.float16):
+        monkeypatch.setitem(_dispatch._PRODUCT, dtype, 0.5)

@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from fastvision import ops
 from support import assert_close, lay_out
 from torch.nn import functional
 
@@ -38,6 +39,10 @@ def compare(ours, theirs, inputs, p):
     for x, y in zip(torch.autograd.grad(out, a, grad.to(out)), torch.autograd.grad(expected, b, grad), strict=True):
         assert x.dtype == p["dtype"]
         assert_close(x, y)
+
+
+def own(*arguments):
+    return ops.conv2d(*arguments, algorithm="fastvision")
 
 
 def by_definition(x, weight, padding, dilation):

@@ -8,18 +8,12 @@ from convolutions import by_definition, compare, tensors
 from fastvision import _lib, ops
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support import FORMATS, LAYOUTS, Backend, seeds
+from support import FORMATS, LAYOUTS, seeds
 from torch.nn import functional
 
 channels = st.sampled_from([16, 17, 33, 70, 130])
 kernels = st.sampled_from([(1, 2), (2, 2), (3, 1), (3, 3), (4, 5)])
 pairs = st.tuples(st.integers(1, 9), st.integers(1, 9))
-
-
-@pytest.fixture
-def cpu():
-    with Backend("cpu") as backend:
-        yield backend
 
 
 @given(

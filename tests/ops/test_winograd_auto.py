@@ -61,6 +61,8 @@ def test_auto_takes_what_saves_products():
     ):
         for which in ("gather", "scatter"):
             assert own_is_faster(which, *problem)
+        narrow = problem[1].shape[0] < 64
+        assert own_is_faster("product", *problem) == (not narrow)
 
 
 @pytest.mark.parametrize("dtype", HALVES)

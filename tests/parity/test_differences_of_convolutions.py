@@ -1,5 +1,7 @@
 """Convolutions in docs/differences.md: what torchvision does with them, what we do."""
 
+from functools import partial
+
 import pytest
 import torch
 from fastvision import ops
@@ -70,6 +72,25 @@ def test_winograd_rounds_a_little_more_than_direct_summation(format, width):
     assert error.mean() < 3 * direct.mean()
     assert error.max() < 3 * direct.max()
     torch.testing.assert_close(out.double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "size"), [(64, 56), (256, 50), (512, 28)])
+def test_gradients_by_winograds_weights_round_as_direct_summation(width, size):
+    """Sums of fewer numbers in a row make up for the transforms. Prints the ratios of docs/kernels/convolution.md."""
+    g = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(1, width, size, size, generator=g) for _ in "xy")
+    x, weight = x.relu(), torch.zeros(width, width, 3, 3)
+
+    def gradient(convolution, x, weight, grad):
+        weight.requires_grad_()
+        return torch.autograd.grad(convolution(x, weight, None, 1, 1), weight, grad)[0]
+
+    exact = gradient(functional.conv2d, x.double(), weight.double(), grad.double())
+    own = gradient(partial(ops.conv2d, algorithm="fastvision"), x, weight, grad)
+    error, direct = ((found - exact).abs() for found in (own, gradient(functional.conv2d, x, weight, grad)))
+    print(f"{width} x {size} x {size}: {error.mean() / direct.mean():.2f}, {error.max() / direct.max():.2f}")
+    assert error.mean() < 1.5 * direct.mean()
+    assert error.max() < 2 * direct.max()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

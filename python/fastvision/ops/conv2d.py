@@ -42,14 +42,15 @@ def conv2d(
         algorithm: ``"fastvision"``, ``"torch"``, or by ``"auto"`` the one that is faster for this problem, for the
             result and each gradient by itself: the own kernels for one channel per group and a dilation above 1 (on
             the CPU of at least 8, except for gradients), and on the CPU where padding is as large as the dilated
-            kernel, for 3 x 3 kernels with stride 1, one group and some 32 channels or more (in 16 bits some 48 where
-            the processor multiplies vectors of them; none where it multiplies matrices), and for large maps and 2 x 2
-            windows side by side (in channels_last mostly the gradient by the weight), for one channel per group in
-            float64, where torch is slow with 3 x 3 kernels whose dilation is near half of the map, for large dense
-            problems in float64, and for gradients by a float16 weight, which take torch hundreds of times as long. In a
-            16-bit dtype that the processor cannot multiply (``fastvision info`` says which) also for few pixels, one
-            channel per group and windows side by side; what else has such a dtype is computed in float32 and rounded
-            once. The rule is ``ops/_dispatch_rule.py``, what was measured ``docs/kernels/dispatch.md``.
+            kernel, for 3 x 3 kernels with stride 1, one group and some 32 channels or more (64 for the gradient by the
+            weight; in 16 bits some 48 where the processor multiplies vectors of them; none where it multiplies
+            matrices), and for large maps and 2 x 2 windows side by side (in channels_last mostly the gradient by the
+            weight), for one channel per group in float64, where torch is slow with 3 x 3 kernels whose dilation is near
+            half of the map, for large dense problems in float64, and for gradients by a float16 weight, which take
+            torch hundreds of times as long. In a 16-bit dtype that the processor cannot multiply (``fastvision info``
+            says which) also for few pixels, one channel per group and windows side by side; what else has such a dtype
+            is computed in float32 and rounded once. The rule is ``ops/_dispatch_rule.py``, what was measured
+            ``docs/kernels/dispatch.md``.
 
     Returns:
         ``(N, D, H', W')`` or ``(D, H', W')`` in the dtype and memory format of ``input``, with
